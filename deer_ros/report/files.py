@@ -1,0 +1,30 @@
+"""Files that are whole or absent: written beside their place, then moved into it."""
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+
+def write_json(path: str | Path, content: dict) -> None:
+    """Indented JSON. ValueError for NaN or infinity, which JSON has no word for."""
+    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
+    _replace(Path(path), text.encode())
+
+
+def write_png(path: str | Path, image: np.ndarray) -> None:
+    """image: uint8 (H, W, 3) RGB."""
+    done, encoded = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    if not done:
+        raise ValueError(f"an image of shape {image.shape} and type {image.dtype} is no picture")
+    _replace(Path(path), encoded.tobytes())
+
+
+def _replace(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(path.name + ".part")
+    beside.write_bytes(content)
+    os.replace(beside, path)
