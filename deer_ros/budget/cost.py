@@ -1,0 +1,90 @@
+"""What a step costs, in multiply-adds, from the sizes in the configuration alone.
+
+A GFLOP here is 1e9 multiply-adds of linear, convolution and attention products, each counted once,
+as the DeeR paper's figures are. Norms, activations and softmax are left out.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from deer_ros.model.config import DeerConfig, VisionConfig
+
+CAMERAS = 2
+GIGA = 1e9
+
+
+@dataclass(frozen=True)
+class CostModel:
+    """Costs of one step of a model with a prompt of `prompt_tokens` tokens."""
+
+    config: DeerConfig
+    prompt_tokens: int
+
+    @property
+    def vision_gflops(self) -> float:
+        """Tower and resampler, both cameras."""
+        tower = tower_macs(self.config.vision)
+        return CAMERAS * (tower + resampler_macs(self.config)) / GIGA
+
+    def language_gflops(self, layers: int) -> float:
+        """The first `layers` layers: what the paper counts (scope `llm`)."""
+        counted = range(1, layers + 1)
+        return sum(layer_macs(self.config, n, self.prompt_tokens) for n in counted) / GIGA
+
+    def head_gflops(self, calls: int) -> float:
+        """`calls` answers of the head in one step, and the state's part that they share."""
+        recurrent, call = head_macs(self.config)
+        return (recurrent + calls * call) / GIGA
+
+
+def tower_macs(vision: VisionConfig) -> int:
+    """One picture through the tower."""
+    if vision.type == "clip":
+        patches, width = vision.tokens, vision.width
+        tokens = patches + 1
+        block = tokens * width * width * (4 + 2 * vision.mlp_ratio) + 2 * tokens**2 * width
+        return int(patches * 3 * vision.patch_size**2 * width + vision.layers * block)
+    total, channels_in, side = 0, 3, vision.image_size
+    for index, (channels, stride) in enumerate(zip(vision.channels, vision.strides)):
+        kernel = 5 if index == 0 else 3
+        side = math.ceil(side / stride)
+        total += side**2 * kernel**2 * channels_in * channels
+        channels_in = channels
+    return total
+
+
+def resampler_macs(config: DeerConfig) -> int:
+    """One picture's tokens through the resampler."""
+    resampler, width = config.resampler, config.vision.width
+    inner, latents = resampler.heads * resampler.head_dim, resampler.latents
+    keys = config.vision.tokens + latents
+    attention = 2 * latents * width * inner + 2 * keys * width * inner + 2 * latents * keys * inner
+    return resampler.depth * (attention + 2 * resampler.mlp_ratio * latents * width * width)
+
+
+def layer_macs(config: DeerConfig, layer: int, tokens: int) -> int:
+    """One language layer, counted from 1, over a prompt of `tokens` tokens."""
+    language = config.language
+    width = language.width
+    macs = tokens * width * width * (4 + 2 * language.mlp_ratio) + 2 * tokens**2 * width
+    if language.has_cross_attention(layer):
+        inner = language.cross_attention_heads * language.cross_attention_head_dim
+        latents = CAMERAS * config.resampler.latents
+        macs += 2 * tokens * width * inner + 2 * latents * config.vision.width * inner
+        macs += 2 * tokens * latents * inner
+        macs += 2 * language.cross_attention_mlp_ratio * tokens * width * width
+    return macs
+
+
+def head_macs(config: DeerConfig) -> tuple[int, int]:
+    """The recurrent products, once per step, and one answer of the head."""
+    head = config.head
+    hidden = head.lstm_width
+    recurrent = head.lstm_layers * 4 * hidden * hidden
+    call = 4 * hidden * (config.language.width + (head.lstm_layers - 1) * hidden)
+    widths = (hidden, *head.mlp_widths)
+    mlp = sum(a * b for a, b in zip(widths, widths[1:]))
+    call += 2 * mlp + widths[-1] * (6 + 1)
+    return recurrent, call

@@ -1,0 +1,195 @@
+"""A model directory: `config.json`, safetensors weights, tokenizer and preprocessor files.
+
+Only safetensors are read, never a pickle, and only the tensors of the layers that are asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from deer_ros.model.config import DeerConfig
+from deer_ros.model.deer import DeerModel
+from deer_ros.model.preprocessing import Preprocessor
+from deer_ros.model.prompt import PromptEncoder
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+PREPROCESSOR = "preprocessor_config.json"
+_LAYER = re.compile(r"^layers\.(\d+)\.")
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """What a model directory holds, ready to run."""
+
+    model: DeerModel
+    preprocessor: Preprocessor
+    prompts: PromptEncoder
+
+
+def load_model(
+    folder: str | Path,
+    max_layer: int | None = None,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | None = None,
+) -> LoadedModel:
+    """Read a model directory, its first `max_layer` layers only (None: all).
+
+    dtype None keeps the stored one. Raises FileNotFoundError or ValueError with a sentence that
+    names the file, key or tensor that is missing or wrong.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no model directory {folder}.")
+    for name in (CONFIG, PREPROCESSOR):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"{folder} has no {name}; a model directory needs it.")
+    config = DeerConfig.load(folder / CONFIG)
+    prompts = PromptEncoder.load(folder, config.prompt)
+    preprocessor = Preprocessor.load(folder / PREPROCESSOR)
+    if preprocessor.size != config.vision.image_size:
+        raise ValueError(
+            f"{folder / PREPROCESSOR} makes pictures of {preprocessor.size} pixels; the model's "
+            f"tower takes {config.vision.image_size}."
+        )
+    with torch.device("meta"):
+        model = DeerModel(config, max_layer)
+    _load_weights(model, folder, device, dtype)
+    return LoadedModel(model.eval().requires_grad_(False), preprocessor, prompts)
+
+
+def save_model(
+    folder: str | Path,
+    model: DeerModel,
+    preprocessor: Preprocessor,
+    prompts: PromptEncoder,
+    config: DeerConfig | None = None,
+) -> None:
+    """Write a whole model directory; it appears at once or not at all.
+
+    `config` replaces the model's own, for what training settles last (thresholds, say). An earlier
+    directory of that name is replaced.
+    """
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        unfinished.chmod(0o755)
+        (config or model.config).save(unfinished / CONFIG)
+        preprocessor.save(unfinished / PREPROCESSOR)
+        prompts.save(unfinished)
+        tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
+        save_file(tensors, str(unfinished / WEIGHTS), metadata={"format": "pt"})
+        _take_place(unfinished, folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def weights_sha256(folder: str | Path) -> str:
+    """SHA-256 of the weights: of `model.safetensors`, or of its shards in the order of their names."""
+    digest = hashlib.sha256()
+    for file in sorted(set(_weight_files(Path(folder)).values())):
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def _take_place(new: Path, folder: Path) -> None:
+    if not folder.exists():
+        new.rename(folder)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
+    folder.rename(old / folder.name)
+    new.rename(folder)
+    shutil.rmtree(old)
+
+
+def _weight_files(folder: Path) -> dict[str, Path]:
+    """Which file holds each tensor."""
+    index = folder / INDEX
+    if index.is_file():
+        try:
+            mapping = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+            files = {name: folder / Path(file).name for name, file in mapping.items()}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{index} cannot be read: {error!r}.") from error
+        for file in set(files.values()):
+            if not file.is_file():
+                raise FileNotFoundError(f"{index} names {file.name}, which is not there.")
+        return files
+    file = folder / WEIGHTS
+    if not file.is_file():
+        raise FileNotFoundError(f"{folder} has neither {WEIGHTS} nor {INDEX}.")
+    with _opened(file, "cpu") as tensors:
+        return {name: file for name in tensors.keys()}
+
+
+def _opened(file: Path, device: str | torch.device) -> safe_open:
+    try:
+        return safe_open(str(file), framework="pt", device=str(device))
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{file} cannot be read as safetensors: {error}.") from error
+
+
+def _load_weights(
+    model: DeerModel, folder: Path, device: str | torch.device, dtype: torch.dtype | None
+) -> None:
+    """Fill a model built on the meta device, tensor by tensor, reading what it has and no more."""
+    expected = model.state_dict()
+    files = _weight_files(folder)
+    missing = sorted(set(expected) - set(files))
+    unknown = sorted(n for n in set(files) - set(expected) if not _beyond(n, model))
+    if missing or unknown:
+        raise ValueError(
+            f"the weights in {folder} do not fit its {CONFIG}: {_listed('missing', missing)}"
+            f"{_listed('unknown', unknown)}"
+        )
+    loaded: dict[str, Tensor] = {}
+    for file in sorted({files[name] for name in expected}):
+        with _opened(file, device) as tensors:
+            for name in (n for n in expected if files[n] == file):
+                tensor = tensors.get_tensor(name)
+                if tensor.shape != expected[name].shape:
+                    raise ValueError(
+                        f"tensor {name!r} in {file} has shape {tuple(tensor.shape)}; the "
+                        f"configuration asks for {tuple(expected[name].shape)}."
+                    )
+                loaded[name] = tensor if dtype is None else tensor.to(dtype)
+    model.load_state_dict(loaded, assign=True)
+    _restore_buffers(model, device)
+
+
+def _beyond(name: str, model: DeerModel) -> bool:
+    """Whether a tensor belongs to a layer of the configuration that this model leaves out."""
+    match = _LAYER.match(name)
+    return bool(match) and model.max_layer <= int(match[1]) < model.config.language.layers
+
+
+def _restore_buffers(model: DeerModel, device: str | torch.device) -> None:
+    """Buffers that are no weights (CLIP's position ids) are not in the file: make them anew."""
+    for module in model.modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            if buffer.is_meta:
+                if name != "position_ids":
+                    raise ValueError(f"the buffer {name!r} is neither stored nor known.")
+                module.position_ids = torch.arange(buffer.numel(), device=device).view(buffer.shape)
+
+
+def _listed(what: str, names: list[str]) -> str:
+    if not names:
+        return ""
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return f"{what} {', '.join(names[:5])}{more}. "

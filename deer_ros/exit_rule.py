@@ -1,0 +1,84 @@
+"""Which layers are asked for an answer, and which answer is taken."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from deer_ros.budget.criterion import check_metric
+from deer_ros.model.config import DeerConfig
+
+
+@dataclass(frozen=True)
+class ExitRule:
+    """The rule in force, immutable, so that a step sees one whole.
+
+    exits: layers (from 1) of the permitted exits. thresholds: one per exit of the model, infinite
+    from the deepest permitted one on, which is always taken.
+    """
+
+    exits: tuple[int, ...]
+    thresholds: tuple[float, ...]
+    metric: str
+    steps_per_decision: int
+
+    @classmethod
+    def of(
+        cls,
+        config: DeerConfig,
+        built_layers: int,
+        thresholds: Sequence[float] | None = None,
+        metric: str | None = None,
+        max_layer: int | None = None,
+        steps_per_decision: int = 1,
+    ) -> ExitRule:
+        """A checked rule for a model of which `built_layers` are there; None takes the model's own.
+
+        Raises ValueError with a sentence for a wrong number of thresholds, NaN, an unknown metric, a
+        `max_layer` before the first exit or `steps_per_decision` below 1.
+        """
+        metric = config.metric if metric is None else metric
+        check_metric(metric)
+        if steps_per_decision < 1:
+            raise ValueError(
+                f"steps_per_decision is {steps_per_decision}; it must be a whole number from 1."
+            )
+        deepest = built_layers if max_layer is None else min(max_layer, built_layers)
+        exits = config.permitted_exits(deepest)
+        given = config.thresholds if thresholds is None else tuple(float(t) for t in thresholds)
+        count = len(config.exit_layers)
+        if len(given) not in (count, len(exits)):
+            raise ValueError(
+                f"{len(given)} thresholds were given; give one per exit of the model ({count}, after "
+                f"layers {list(config.exit_layers)}) or per permitted exit ({len(exits)})."
+            )
+        if any(math.isnan(t) for t in given):
+            raise ValueError(f"the thresholds are {list(given)}; NaN is not allowed among them.")
+        kept = given[: len(exits) - 1]
+        always = (math.inf,) * (count - len(kept))
+        return cls(exits, kept + always, metric, steps_per_decision)
+
+    def layers(self, exit_layer: int | None, kept: int | None) -> tuple[int, ...]:
+        """Layers that a step asks, in order; the last is taken if none before it is.
+
+        exit_layer: run to that exit, asking nothing. kept: the exit of an earlier decision that
+        still holds. Exits that can never be taken (threshold below zero) are asked only where
+        the next one needs them for comparison. Raises ValueError for an `exit_layer` that is no
+        permitted exit.
+        """
+        if exit_layer is not None:
+            if exit_layer not in self.exits:
+                raise ValueError(
+                    f"exit_layer is {exit_layer}; the permitted exits are after layers "
+                    f"{list(self.exits)}."
+                )
+            return (exit_layer,)
+        if kept in self.exits:
+            return (kept,)
+        asked = {self.exits[-1]}
+        for index, layer in enumerate(self.exits[:-1]):
+            reference = self.exits[index - 1] if index else layer - 1
+            if self.thresholds[index] >= 0 and reference > 0:
+                asked |= {layer, reference}
+        return tuple(sorted(asked))

@@ -1,0 +1,115 @@
+"""The head that answers at an exit: pooled features, a stack of LSTM layers, pose and gripper.
+
+A single step uses a cell written out here, because what the state contributes is the same at every
+exit of a step: `carry` computes it once. Sequences use `torch.nn.LSTM`; both share the parameters.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from deer_ros.model.config import HeadConfig
+
+
+class HeadState(NamedTuple):
+    """Recurrent state between steps: `hidden` and `cell`, each (lstm layers, N, lstm width)."""
+
+    hidden: Tensor
+    cell: Tensor
+
+
+class HeadOutput(NamedTuple):
+    """pose (N, T, 6) in -1..1, gripper_logit (N, T, 1) of "open", and the state that follows."""
+
+    pose: Tensor
+    gripper_logit: Tensor
+    state: HeadState
+
+    @property
+    def gripper_probability(self) -> Tensor:
+        """Probability of "open", (N, T, 1)."""
+        return self.gripper_logit.sigmoid()
+
+
+def pool(hidden: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Maximum over the tokens: (N, L, d) -> (N, d).
+
+    Without `mask` (N, L) padded positions count too, as in the original.
+    """
+    if mask is not None:
+        hidden = hidden.masked_fill(~mask.bool().unsqueeze(-1), torch.finfo(hidden.dtype).min)
+    return hidden.amax(dim=1)
+
+
+class ActionHead(nn.Module):
+    """Features of width `width` to actions, with recurrent state."""
+
+    def __init__(self, config: HeadConfig, width: int) -> None:
+        super().__init__()
+        self.config = config
+        widths = [width] + [config.lstm_width] * (config.lstm_layers - 1)
+        self.lstm = nn.ModuleList(nn.LSTM(w, config.lstm_width, batch_first=True) for w in widths)
+        self.norms = nn.ModuleList(
+            nn.LayerNorm(config.lstm_width) if config.lstm_layer_norm else nn.Identity()
+            for _ in widths
+        )
+        self.dropout = nn.Dropout(config.lstm_dropout)
+        self.pose = _mlp(config, 6)
+        self.gripper = _mlp(config, 1)
+
+    def initial_state(self, batch: int = 1) -> HeadState:
+        """Zeros: the state of a new episode."""
+        weight = self.lstm[0].weight_hh_l0
+        shape = (self.config.lstm_layers, batch, self.config.lstm_width)
+        return HeadState(weight.new_zeros(shape), weight.new_zeros(shape))
+
+    def carry(self, state: HeadState) -> list[Tensor]:
+        """What the state adds to the gates of every LSTM layer: (N, 4 width) each."""
+        return [
+            nn.functional.linear(h, layer.weight_hh_l0, layer.bias_hh_l0 + layer.bias_ih_l0)
+            for layer, h in zip(self.lstm, state.hidden)
+        ]
+
+    def step(self, features: Tensor, state: HeadState, carried: list[Tensor]) -> HeadOutput:
+        """One step from `state`, whose `carry` is given: features (N, d), answers with T = 1."""
+        x, hiddens, cells = features, [], []
+        for index, (layer, norm) in enumerate(zip(self.lstm, self.norms)):
+            gates = carried[index] + nn.functional.linear(x, layer.weight_ih_l0)
+            i, f, g, o = gates.chunk(4, dim=-1)
+            cell = f.sigmoid() * state.cell[index] + i.sigmoid() * g.tanh()
+            hidden = o.sigmoid() * cell.tanh()
+            hiddens.append(hidden)
+            cells.append(cell)
+            x = self._between(norm(hidden), index)
+        follows = HeadState(torch.stack(hiddens), torch.stack(cells))
+        return self._answer(x.unsqueeze(1), follows)
+
+    def forward(self, features: Tensor) -> HeadOutput:
+        """A whole sequence from a new episode's state: features (N, T, d)."""
+        x, hiddens, cells = features, [], []
+        for index, (layer, norm) in enumerate(zip(self.lstm, self.norms)):
+            x, (hidden, cell) = layer(x)
+            hiddens.append(hidden[0])
+            cells.append(cell[0])
+            x = self._between(norm(x), index)
+        return self._answer(x, HeadState(torch.stack(hiddens), torch.stack(cells)))
+
+    def _between(self, x: Tensor, index: int) -> Tensor:
+        return self.dropout(x) if index < len(self.lstm) - 1 else x
+
+    def _answer(self, x: Tensor, state: HeadState) -> HeadOutput:
+        return HeadOutput(self.pose(x).tanh(), self.gripper(x), state)
+
+
+def _mlp(config: HeadConfig, outputs: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    width = config.lstm_width
+    for hidden in config.mlp_widths:
+        layers += [nn.Dropout(config.mlp_dropout), nn.Linear(width, hidden)]
+        layers += [nn.LayerNorm(hidden)] if config.mlp_layer_norm else []
+        layers += [nn.ReLU()]
+        width = hidden
+    return nn.Sequential(*layers, nn.Dropout(config.mlp_dropout), nn.Linear(width, outputs))

@@ -1,0 +1,277 @@
+"""One dataclass says the whole network, what its actions mean and when it may stop.
+
+`DeerConfig` is what `config.json` of a model directory holds. Every size comes from it, so that a
+model of a few million parameters and the published ones of 3 and 9 billion are the same classes.
+Nothing here needs torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from deer_ros.model.schema import from_dict, to_dict
+
+METRICS = ("l2", "mean", "max", "cosine")
+
+
+@dataclass(frozen=True)
+class VisionConfig:
+    """The tower that turns one picture into tokens of `width` values.
+
+    `clip` is the vision transformer of CLIP (patch tokens after the last block, without its
+    final norm); `conv` is a small convolutional one, one stack of layers per camera.
+    """
+
+    type: str = "clip"
+    image_size: int = 224
+    width: int = 1024
+    patch_size: int = 14
+    layers: int = 24
+    heads: int = 16
+    mlp_ratio: float = 4.0
+    channels: tuple[int, ...] = ()
+    strides: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.type not in ("clip", "conv"):
+            raise ValueError(f"vision.type is {self.type!r}; allowed are 'clip' and 'conv'.")
+        if self.type == "conv":
+            if not self.channels or len(self.channels) != len(self.strides):
+                raise ValueError(
+                    "vision.channels and vision.strides of a 'conv' tower need one number per "
+                    f"layer each; they have {len(self.channels)} and {len(self.strides)}."
+                )
+            if self.channels[-1] != self.width:
+                raise ValueError(
+                    f"vision.channels ends with {self.channels[-1]}, but vision.width is "
+                    f"{self.width}; they must be equal."
+                )
+        elif self.image_size % self.patch_size:
+            raise ValueError(
+                f"vision.image_size {self.image_size} is not a multiple of vision.patch_size "
+                f"{self.patch_size}."
+            )
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that the tower makes of one picture."""
+        if self.type == "clip":
+            return (self.image_size // self.patch_size) ** 2
+        side = self.image_size
+        for stride in self.strides:
+            side = math.ceil(side / stride)
+        return side * side
+
+
+@dataclass(frozen=True)
+class ResamplerConfig:
+    """The perceiver resampler: `latents` learned queries that read the tokens of one picture."""
+
+    depth: int = 6
+    latents: int = 64
+    heads: int = 8
+    head_dim: int = 64
+    mlp_ratio: int = 4
+
+
+@dataclass(frozen=True)
+class LanguageConfig:
+    """The decoder: blocks with ALiBi, some preceded by gated cross-attention to the pictures."""
+
+    width: int = 2048
+    layers: int = 12
+    heads: int = 16
+    mlp_ratio: int = 4
+    vocabulary: int = 50280
+    qk_layer_norm: bool = True
+    alibi_bias_max: float = 8.0
+    layer_norm_eps: float = 1e-5
+    cross_attention_every: int = 1
+    cross_attention_heads: int = 8
+    cross_attention_head_dim: int = 64
+    cross_attention_mlp_ratio: int = 4
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads:
+            raise ValueError(
+                f"language.width {self.width} is not a multiple of language.heads {self.heads}."
+            )
+        if self.heads & (self.heads - 1):
+            raise ValueError(
+                f"language.heads is {self.heads}; ALiBi slopes are defined here for powers of two."
+            )
+
+    def has_cross_attention(self, layer: int) -> bool:
+        """Whether `layer`, counted from 1, is preceded by gated cross-attention."""
+        return layer % self.cross_attention_every == 0
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """The action head: maximum over the tokens, a stack of LSTM layers, two small MLPs."""
+
+    lstm_width: int = 1024
+    lstm_layers: int = 4
+    lstm_layer_norm: bool = True
+    mlp_widths: tuple[int, ...] = (1024, 512)
+    mlp_layer_norm: bool = True
+    lstm_dropout: float = 0.3
+    mlp_dropout: float = 0.4
+
+
+@dataclass(frozen=True)
+class ExitConfig:
+    """Where the model may stop, and its default rule for doing so.
+
+    `thresholds` has one number per exit, `None` where the model brings none: then it runs to
+    full depth unless its user sets thresholds.
+    """
+
+    interval: int = 2
+    metric: str = "l2"
+    thresholds: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.interval < 1:
+            raise ValueError(f"exits.interval is {self.interval}; it must be at least 1.")
+        if self.metric not in METRICS:
+            raise ValueError(
+                f"exits.metric is {self.metric!r}; allowed are {', '.join(METRICS)}."
+            )
+
+
+@dataclass(frozen=True)
+class PromptConfig:
+    """Ids of the special tokens, and the longest prompt in tokens."""
+
+    image_token: int = 50278
+    end_of_chunk_token: int = 50277
+    end_of_text_token: int = 0
+    padding_token: int = 50279
+    max_tokens: int = 32
+
+
+@dataclass(frozen=True)
+class ActionConfig:
+    """What an action means on a robot.
+
+    The six values times `linear_scale` (m) and `angular_scale` (rad) are the displacement of one
+    step; times `rate_hz` they are a velocity.
+    """
+
+    rate_hz: float = 30.0
+    frame: str = "world"
+    rotation: str = "euler_xyz_increment"
+    reference: str = "target"
+    linear_scale: float = 0.02
+    angular_scale: float = 0.05
+
+    def __post_init__(self) -> None:
+        for name, allowed in (
+            ("frame", ("world", "tool")),
+            ("rotation", ("euler_xyz_increment", "rotation_vector")),
+            ("reference", ("target", "measured")),
+        ):
+            if getattr(self, name) not in allowed:
+                raise ValueError(
+                    f"action.{name} is {getattr(self, name)!r}; allowed are {' and '.join(allowed)}."
+                )
+        for name in ("rate_hz", "linear_scale", "angular_scale"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise ValueError(f"action.{name} is {value}; it must be a finite positive number.")
+
+
+@dataclass(frozen=True)
+class DeerConfig:
+    """All that `config.json` of a model directory says.
+
+    `max_episode_steps` is how long an episode lasts at most, in steps. `proprioception` is None:
+    models that read joint states are not supported yet.
+    """
+
+    vision: VisionConfig = field(default_factory=VisionConfig)
+    resampler: ResamplerConfig = field(default_factory=ResamplerConfig)
+    language: LanguageConfig = field(default_factory=LanguageConfig)
+    head: HeadConfig = field(default_factory=HeadConfig)
+    exits: ExitConfig = field(default_factory=ExitConfig)
+    prompt: PromptConfig = field(default_factory=PromptConfig)
+    action: ActionConfig = field(default_factory=ActionConfig)
+    trained_in: str = "simulation"
+    max_episode_steps: int = 360
+    proprioception: None = None
+    model_type: str = "deer"
+
+    def __post_init__(self) -> None:
+        if self.trained_in not in ("simulation", "robot"):
+            raise ValueError(
+                f"trained_in is {self.trained_in!r}; allowed are 'simulation' and 'robot'."
+            )
+        if self.model_type != "deer":
+            raise ValueError(f"model_type is {self.model_type!r}; this package runs 'deer' models.")
+        thresholds = self.exits.thresholds
+        if thresholds is not None and len(thresholds) != len(self.exit_layers):
+            raise ValueError(
+                f"exits.thresholds has {len(thresholds)} numbers; the model has "
+                f"{len(self.exit_layers)} exits, at layers {list(self.exit_layers)}."
+            )
+
+    @property
+    def exit_layers(self) -> tuple[int, ...]:
+        """Layers, counted from 1, after which the head may answer; the deepest is the last."""
+        last = self.language.layers
+        return (*range(self.exits.interval, last, self.exits.interval), last)
+
+    @property
+    def metric(self) -> str:
+        """Default metric of the criterion."""
+        return self.exits.metric
+
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """Default threshold of every exit; infinite at the last, which is always taken."""
+        given = self.exits.thresholds
+        if given is None:
+            return (-math.inf,) * (len(self.exit_layers) - 1) + (math.inf,)
+        return (*given[:-1], math.inf)
+
+    def permitted_exits(self, max_layer: int | None) -> tuple[int, ...]:
+        """Exit layers up to `max_layer`, rounded down to an exit. None permits all.
+
+        Raises ValueError where not even the first exit is permitted.
+        """
+        if max_layer is None:
+            return self.exit_layers
+        permitted = tuple(layer for layer in self.exit_layers if layer <= max_layer)
+        if not permitted:
+            raise ValueError(
+                f"max_layer is {max_layer}; the first exit of this model is after layer "
+                f"{self.exit_layers[0]}, so it must be at least that (0 in the node: all layers)."
+            )
+        return permitted
+
+    def save(self, path: str | Path) -> None:
+        """Write `config.json` to `path`."""
+        Path(path).write_text(json.dumps(to_dict(self), indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> DeerConfig:
+        """Read `config.json`. Raises ValueError naming the file and the key that is wrong."""
+        try:
+            return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+        except (ValueError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path}: {error}") from error
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> DeerConfig:
+        """Build from nested dictionaries. Unknown keys and wrong types are a ValueError."""
+        return from_dict(cls, values)
+
+    def replace(self, **changes: Any) -> DeerConfig:
+        """A copy with some parts exchanged."""
+        return dataclasses.replace(self, **changes)

@@ -1,0 +1,322 @@
+"""DeerPolicy: pictures and an instruction in, an action out, no deeper than it needs to go.
+
+The policy holds the recurrent state of one episode. It is used from one thread at a time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from deer_ros.budget import criterion
+from deer_ros.budget.cost import CostModel
+from deer_ros.checkpoint import LoadedModel, load_model
+from deer_ros.exit_rule import ExitRule
+from deer_ros.model.action_head import HeadState
+from deer_ros.model.config import DeerConfig
+from deer_ros.model.deer import Answer
+from deer_ros.model.language import Prompt
+from deer_ros.observation import Observation
+from deer_ros.resources import bundled_model
+
+DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+
+class NonFiniteActionError(ArithmeticError):
+    """The model answered NaN or infinity; nothing of that step was kept."""
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """What one step cost: 1e9 multiply-adds and measured milliseconds per part.
+
+    On a GPU, where work is asynchronous, language and head are told apart only roughly; their sum
+    holds, as the criterion waits for the result.
+    """
+
+    vision_gflops: float
+    language_gflops: float
+    head_gflops: float
+    preprocessing_ms: float
+    vision_ms: float
+    language_ms: float
+    head_ms: float
+
+    @property
+    def llm_gflops(self) -> float:
+        """The decoder layers alone, as the paper counts."""
+        return self.language_gflops
+
+    @property
+    def step_gflops(self) -> float:
+        """Vision, language and head."""
+        return self.vision_gflops + self.language_gflops + self.head_gflops
+
+    @property
+    def step_ms(self) -> float:
+        """The model's own time, preprocessing included."""
+        return self.preprocessing_ms + self.vision_ms + self.language_ms + self.head_ms
+
+
+@dataclass(frozen=True)
+class Step:
+    """One decision.
+
+    action: float32 (6,), dx dy dz droll dpitch dyaw in the model's units. gripper: exactly -1
+    (close) or +1 (open). exit_layer: layers that ran, from 1. deltas: float32 (exits,), NaN where
+    not evaluated.
+    """
+
+    action: np.ndarray
+    gripper: float
+    gripper_probability: float
+    exit_layer: int
+    deltas: np.ndarray
+    cost: StepCost
+    _state: HeadState = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What every permitted exit would have answered, for the same recurrent state.
+
+    layers: (E,). actions: float32 (E, 6). gripper_probabilities: float32 (E,). deltas: float32
+    (E,). states: the recurrent state that would follow from each exit. reference_action: float32
+    (6,), the pseudo action that the first exit is compared with, or None.
+    """
+
+    layers: tuple[int, ...]
+    actions: np.ndarray
+    gripper_probabilities: np.ndarray
+    deltas: np.ndarray
+    states: tuple[HeadState, ...]
+    reference_action: np.ndarray | None
+    reference_gripper_probability: float | None
+
+
+class DeerPolicy:
+    """An early-exit policy with the state of one episode."""
+
+    def __init__(self, loaded: LoadedModel) -> None:
+        self.model = loaded.model
+        self.preprocessor = loaded.preprocessor
+        self.prompts = loaded.prompts
+        self.rule = ExitRule.of(self.config, self.model.max_layer)
+        self._parameter = next(self.model.parameters())
+        self._prompt: Prompt | None = None
+        self._instruction: str | bytes | None = None
+        self.reset()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | Path | None = None,
+        device: str = "auto",
+        dtype: str = "auto",
+        max_layer: int | None = None,
+    ) -> DeerPolicy:
+        """Load a model directory; None is the bundled model.
+
+        device: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`. dtype: `auto` (as stored),
+        `float32`, `bfloat16`, `float16`. max_layer: read only that many layers from disk.
+        Raises FileNotFoundError or ValueError with a sentence.
+        """
+        if dtype != "auto" and dtype not in DTYPES:
+            raise ValueError(f"dtype is {dtype!r}; allowed are auto, {', '.join(DTYPES)}.")
+        folder = bundled_model() if path is None else path
+        return cls(load_model(folder, max_layer, _device(device), DTYPES.get(dtype)))
+
+    @property
+    def config(self) -> DeerConfig:
+        """The model's configuration."""
+        return self.model.config
+
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """Thresholds in force, one per exit of the model."""
+        return self.rule.thresholds
+
+    @property
+    def max_layer(self) -> int:
+        """Deepest layer that may run."""
+        return self.rule.exits[-1]
+
+    def set_thresholds(
+        self,
+        thresholds: Sequence[float],
+        metric: str = "l2",
+        max_layer: int | None = None,
+        steps_per_decision: int = 1,
+    ) -> None:
+        """Take exit k when its delta is at most threshold k, from the next step on.
+
+        thresholds: one per exit of the model, or per exit up to `max_layer`; the deepest permitted
+        exit is taken anyway. steps_per_decision: ask the criterion every n steps and keep the exit
+        in between. Raises ValueError and changes nothing where a value is not allowed.
+        """
+        self.rule = ExitRule.of(
+            self.config, self.model.max_layer, thresholds, metric, max_layer, steps_per_decision
+        )
+
+    def reset(self) -> None:
+        """Start a new episode: clear the recurrent state."""
+        self._state = self.model.head.initial_state()
+        self._steps = 0
+        self._last_exit: int | None = None
+
+    @torch.inference_mode()
+    def step(
+        self,
+        observation: Observation,
+        instruction: str | np.ndarray,
+        exit_layer: int | None = None,
+        commit: bool = True,
+    ) -> Step:
+        """Decide on one action and advance the recurrent state.
+
+        instruction: text, or a 1-D int64 array of token ids. exit_layer: run to that exit without
+        asking the criterion. commit: False leaves the state as it was; `commit(step)` can advance it
+        later. Raises ValueError for input that the model cannot take and NonFiniteActionError for a
+        NaN or infinite answer; then the state is as it was.
+        """
+        prompt = self._prompt_of(instruction)
+        kept = self._last_exit if self._steps % self.rule.steps_per_decision else None
+        layers = self.rule.layers(exit_layer, kept)
+        started = time.perf_counter()
+        pictures = self._pictures(observation)
+        preprocessed = time.perf_counter()
+        latents = self.model.see(pictures)
+        seen = time.perf_counter()
+        answer, deltas, calls = self._run(prompt, latents, layers)
+        finished = time.perf_counter()
+
+        cost = CostModel(self.config, prompt.tokens)
+        head_s = answer.head_s
+        step = Step(
+            action=_numpy(answer.pose[0]),
+            gripper=1.0 if float(answer.gripper_probability) > 0.5 else -1.0,
+            gripper_probability=float(answer.gripper_probability),
+            exit_layer=answer.layer,
+            deltas=deltas,
+            cost=StepCost(
+                vision_gflops=cost.vision_gflops,
+                language_gflops=cost.language_gflops(answer.layer),
+                head_gflops=cost.head_gflops(calls),
+                preprocessing_ms=1e3 * (preprocessed - started),
+                vision_ms=1e3 * (seen - preprocessed),
+                language_ms=1e3 * (finished - seen - head_s),
+                head_ms=1e3 * head_s,
+            ),
+            _state=answer.state,
+        )
+        if commit:
+            self.commit(step)
+        return step
+
+    def commit(self, step: Step) -> None:
+        """Advance the recurrent state to what follows from `step`."""
+        self._state = step._state
+        self._steps += 1
+        self._last_exit = step.exit_layer
+
+    @torch.inference_mode()
+    def explain(self, observation: Observation, instruction: str | np.ndarray) -> Explanation:
+        """Every permitted exit's answer for the present state. Commits nothing."""
+        exits = self.rule.exits
+        reference = (exits[0] - 1,) if exits[0] > 1 else ()
+        latents = self.model.see(self._pictures(observation))
+        prompt = self._prompt_of(instruction)
+        answers = list(self.model.answers(prompt, latents, self._state, reference + exits))
+        poses = np.stack([_numpy(a.pose[0]) for a in answers])
+        grippers = np.array([float(a.gripper_probability) for a in answers], np.float32)
+        deltas = criterion.delta(poses[1:], poses[:-1], self.rule.metric)
+        skip = len(reference)
+        return Explanation(
+            layers=exits,
+            actions=poses[skip:],
+            gripper_probabilities=grippers[skip:],
+            deltas=deltas if skip else np.concatenate([[np.float32(np.nan)], deltas]),
+            states=tuple(a.state for a in answers[skip:]),
+            reference_action=poses[0] if skip else None,
+            reference_gripper_probability=float(grippers[0]) if skip else None,
+        )
+
+    def _run(
+        self, prompt: Prompt, latents: torch.Tensor, layers: tuple[int, ...]
+    ) -> tuple[Answer, np.ndarray, int]:
+        """Answer after answer until the rule is content: the last one, the deltas, the head's calls."""
+        exits = self.config.exit_layers
+        deltas = np.full(len(exits), np.nan, np.float32)
+        poses: dict[int, np.ndarray] = {}
+        for answer in self.model.answers(prompt, latents, self._state, layers):
+            pose = poses[answer.layer] = _numpy(answer.pose[0])
+            if not (np.isfinite(pose).all() and bool(torch.isfinite(answer.gripper_probability))):
+                raise NonFiniteActionError(
+                    f"the model's answer after layer {answer.layer} is not finite: pose "
+                    f"{pose.tolist()}, gripper {float(answer.gripper_probability)}."
+                )
+            if answer.layer not in exits:
+                continue
+            index = exits.index(answer.layer)
+            reference = poses.get(exits[index - 1] if index else answer.layer - 1)
+            if reference is not None:
+                deltas[index] = criterion.delta(pose, reference, self.rule.metric)
+            if criterion.agrees(deltas[index], self.rule.thresholds[index]):
+                break
+        return answer, deltas, len(poses)
+
+    def _prompt_of(self, instruction: str | np.ndarray) -> Prompt:
+        """The prompt's tensors, made once per instruction."""
+        if isinstance(instruction, str):
+            key: str | bytes = instruction
+        else:
+            instruction = _checked_ids(instruction)
+            key = instruction.tobytes()
+        if self._prompt is None or key != self._instruction:
+            ids = self.prompts.encode(instruction) if isinstance(instruction, str) else instruction
+            device = self._parameter.device
+            self._prompt = self.model.read(torch.from_numpy(ids).to(device)[None])
+            self._instruction = key
+        return self._prompt
+
+    def _pictures(self, observation: Observation) -> torch.Tensor:
+        """Both pictures as the tower takes them: (1, 2, 3, S, S)."""
+        pictures = np.stack(
+            [self.preprocessor(observation.static), self.preprocessor(observation.gripper)]
+        )
+        return torch.from_numpy(pictures)[None].to(self._parameter)
+
+
+def _checked_ids(ids: np.ndarray) -> np.ndarray:
+    if getattr(ids, "dtype", None) != np.int64 or ids.ndim != 1 or ids.size == 0:
+        raise ValueError(
+            f"the instruction is {ids!r}; it must be text or a 1-D int64 array of token ids."
+        )
+    return ids
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"device is {name!r}; allowed are auto, cpu, cuda, cuda:N.") from error
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"device is {name!r}; allowed are auto, cpu, cuda, cuda:N.")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device is {name!r}, but torch finds no GPU here; use cpu or auto.")
+    return device
+
+
+def _numpy(tensor: torch.Tensor) -> np.ndarray:
+    return tensor.float().cpu().numpy()
