@@ -1,0 +1,1 @@
+"""The `deer` command: `main.py` finds the sub-commands, one module each."""

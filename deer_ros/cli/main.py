@@ -1,0 +1,70 @@
+"""Finds and runs the sub-commands of `deer`.
+
+A sub-command is a module beside this one with `HELP` (one line), `add_arguments(parser)` and
+`run(arguments)`, which returns the exit code. Only the one that is asked for is imported, so that
+`deer --help` does not wait for PyTorch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import NoReturn
+
+USAGE_ERROR = 2
+INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `deer` with these arguments (default: the command line's) and return the exit code."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    commands = find_commands(Path(__file__).parent)
+    asked = argv[0] if argv and argv[0] in commands else None
+    try:
+        command = import_module(f"deer_ros.cli.{asked}") if asked else None
+        arguments = _parser(commands, asked, command).parse_args(argv)
+        return command.run(arguments)
+    except ModuleNotFoundError as error:
+        return _fail(asked, f"the Python module {error.name} is not installed.")
+    except (ValueError, OSError) as error:
+        return _fail(asked, str(error))
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def find_commands(folder: Path) -> dict[str, str]:
+    """The names of the modules in `folder` that have HELP, with its text; none is imported."""
+    commands = {}
+    for source in sorted(folder.glob("*.py")):
+        for statement in ast.parse(source.read_text(encoding="utf-8")).body:
+            if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "HELP":
+                commands[source.stem] = ast.literal_eval(statement.value)
+    return commands
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong in one line, without the usage text."""
+        self.exit(USAGE_ERROR, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def _parser(
+    commands: dict[str, str], asked: str | None, command: ModuleType | None
+) -> argparse.ArgumentParser:
+    parser = _Parser(prog="deer", description="Early-exit vision-language-action policies.")
+    sub_parsers = parser.add_subparsers(metavar="COMMAND", required=True)
+    for name, summary in commands.items():
+        sub_parser = sub_parsers.add_parser(name, help=summary, description=summary)
+        if name == asked:
+            command.add_arguments(sub_parser)
+    return parser
+
+
+def _fail(asked: str | None, sentence: str) -> int:
+    print(f"deer {asked}: {sentence}", file=sys.stderr)
+    return USAGE_ERROR

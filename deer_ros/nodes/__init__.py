@@ -1,0 +1,61 @@
+"""ROS 2 nodes, and the start of their executables. The only part that imports rclpy."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+
+from deer_ros import resources
+
+USAGE_ERROR = 2
+
+
+def start(name: str) -> int:
+    """Run `main()` of the node module `name` and return its exit code.
+
+    What the node needs and does not find is said in one line, with exit code 2.
+    """
+    try:
+        _check_ros()
+        module = import_module(f"{__name__}.{name}")
+    except ImportError as error:
+        print(f"{name}: {_missing(error)}", file=sys.stderr)
+        return USAGE_ERROR
+    _use_fast_dds_profile()
+    return module.main() or 0
+
+
+def _check_ros() -> None:
+    import_module("rclpy")
+    import_module("deer_ros.msg")
+
+
+def _missing(error: ImportError) -> str:
+    if error.name == "rclpy":
+        return (
+            "ROS 2 (rclpy) is not installed in this Python. "
+            "Run make setup, or source a ROS 2 installation's setup.bash."
+        )
+    if error.name == "deer_ros.msg":
+        return (
+            "the messages of deer_ros are not built or not on the path. "
+            "Run colcon build, then source install/setup.bash."
+        )
+    if isinstance(error, ModuleNotFoundError):
+        return (
+            f"the Python module {error.name} is not installed. Run make setup, or, on a ROS 2 "
+            f"installation, pip install -r requirements/ros-installation.txt."
+        )
+    return f"a module could not be loaded: {error}"
+
+
+def _use_fast_dds_profile() -> None:
+    """Give this process room for images in shared memory, unless the user chose a profile.
+
+    Fast DDS reads the first variable up to version 2 and the second one from version 3 on.
+    """
+    variables = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
+    if not any(os.environ.get(variable) for variable in variables):
+        profile = str(resources.share() / "config" / "fastdds.xml")
+        os.environ.update(dict.fromkeys(variables, profile))
