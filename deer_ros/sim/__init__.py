@@ -1,0 +1,1 @@
+"""The simulated robot: Meta-World on MuJoCo, as a robot with two cameras. No ROS."""

@@ -1,0 +1,48 @@
+"""Off-screen OpenGL for MuJoCo: which library to use, and what to say where there is none.
+
+MuJoCo reads MUJOCO_GL once, when it is imported, and would pick a windowing library by itself.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+# The software renderer first: it needs no display and no graphics card and gives the same
+# pictures on every machine.
+_LIBRARIES = {
+    "osmesa": ("libOSMesa.so.8", "libOSMesa.so"),
+    "egl": ("libEGL.so.1", "libEGL.so"),
+}
+
+
+def choose_opengl() -> str:
+    """Sets MUJOCO_GL to an off-screen backend if nobody has set it, and returns its value.
+
+    Call it before mujoco is imported for the first time.
+
+    Raises:
+        OSError: no off-screen OpenGL library is installed; the sentence names the packages.
+    """
+    if "MUJOCO_GL" not in os.environ:
+        os.environ["MUJOCO_GL"] = _first_installed()
+    return os.environ["MUJOCO_GL"]
+
+
+def _first_installed() -> str:
+    for backend, names in _LIBRARIES.items():
+        if any(_loads(name) for name in names):
+            return backend
+    raise OSError(
+        "the simulated robot needs an off-screen OpenGL library and found neither OSMesa nor EGL: "
+        "install one, on Debian and Ubuntu with `sudo apt install libosmesa6` "
+        "or `sudo apt install libegl1 libegl-mesa0 libgl1-mesa-dri`"
+    )
+
+
+def _loads(name: str) -> bool:
+    try:
+        ctypes.CDLL(name)
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,193 @@
+"""The simulated robot: Meta-World's Sawyer arm, told where to move, seen by two cameras."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+
+from deer_ros.sim.opengl import choose_opengl
+
+choose_opengl()
+
+import mujoco  # noqa: E402 - MuJoCo reads the choice of OpenGL when it is imported
+from metaworld.env_dict import ALL_V3_ENVIRONMENTS  # noqa: E402
+from metaworld.sawyer_xyz_env import SawyerXYZEnv  # noqa: E402
+
+from deer_ros.sim.cameras import Cameras, check_picture_size  # noqa: E402
+from deer_ros.sim.experts import ScriptedExpert  # noqa: E402
+from deer_ros.sim.tasks import find_task  # noqa: E402
+
+ENVIRONMENT_RATE_HZ = 80
+ENVIRONMENT_STEPS_PER_CONTROL_STEP = 4
+CONTROL_RATE_HZ = ENVIRONMENT_RATE_HZ // ENVIRONMENT_STEPS_PER_CONTROL_STEP
+LINEAR_SCALE_M = 0.04
+"""Metres that the target moves in one control step of action 1."""
+ANGULAR_SCALE_RAD = 0.05
+"""Radians of one unit of rotation. The arm does not rotate: the value only gives zeros a unit."""
+MAX_LINEAR_VELOCITY_M_S = LINEAR_SCALE_M * CONTROL_RATE_HZ
+MAX_EPISODE_STEPS = 100
+STATE_SIZE = 21
+
+_ARM_JOINTS = tuple(f"right_j{i}" for i in range(7))
+_FINGER_JOINTS = ("r_close", "l_close")
+
+
+class SimulatedRobot:
+    """A simulated arm on one of the tasks in `deer_ros.sim.tasks.TASKS`.
+
+    Moving it moves a target that the hand is welded to; orientation stays fixed. Everything is
+    deterministic: the same task, seed and actions give the same pictures. Use an instance from
+    one thread only, the one that calls `reset` first: it holds an OpenGL context.
+    """
+
+    joint_names: tuple[str, ...] = _ARM_JOINTS + _FINGER_JOINTS
+    rate_hz: int = CONTROL_RATE_HZ
+    physics_rate_hz: int = ENVIRONMENT_RATE_HZ
+    max_episode_steps: int = MAX_EPISODE_STEPS
+
+    def __init__(self, height: int = 128, width: int = 128) -> None:
+        """height, width: size of both cameras' pictures in pixels; ValueError beyond the limits."""
+        check_picture_size(height, width)
+        self._height, self._width = height, width
+        self._task = None
+        self._environment: SawyerXYZEnv | None = None
+        self._cameras: Cameras | None = None
+
+    def reset(self, task: str, seed: int) -> None:
+        """Starts an episode: lays out the scene of `task` by `seed` (>= 0), opens the gripper.
+
+        Raises:
+            ValueError: there is no such task, or the seed is negative.
+        """
+        new = find_task(task)
+        if seed < 0:
+            raise ValueError(f"the seed is {seed}; it must be 0 or more")
+        if new != self._task:
+            self._load(new.environment)
+            self._task = new
+        self._environment.seed(int(seed))
+        self._environment.reset()
+        # Meta-World moves the goal's ball after its last forward pass; without another one the
+        # first pictures would show it where the previous episode had it.
+        mujoco.mj_forward(self._environment.model, self._environment.data)
+        self._observation = self._environment._get_obs()
+        self._expert = ScriptedExpert(new.environment)
+        self._environment_steps = 0
+        self._success = False
+
+    def step(self, action: np.ndarray, gripper: float) -> None:
+        """One control step (1/20 s).
+
+        Args:
+            action: (6,) or (3,) in -1..1, clipped to it; 1 moves the target LINEAR_SCALE_M.
+            gripper: -1 close .. +1 open.
+
+        Raises:
+            ValueError: a value is not finite. The robot has not moved then.
+        """
+        for _ in range(ENVIRONMENT_STEPS_PER_CONTROL_STEP):
+            self._advance(np.asarray(action, dtype=np.float64)[:3], gripper)
+
+    def advance(self, velocity_m_s: np.ndarray, gripper: float) -> None:
+        """One environment step (1/80 s) at a velocity (3,) in m/s, clipped to what the arm can do.
+
+        Raises:
+            ValueError: a value is not finite. The robot has not moved then.
+        """
+        velocity = np.asarray(velocity_m_s, dtype=np.float64)
+        self._advance(velocity / MAX_LINEAR_VELOCITY_M_S, gripper)
+
+    def pictures(self) -> tuple[np.ndarray, np.ndarray]:
+        """What the static and the wrist camera see now: two uint8 (height, width, 3) RGB."""
+        return self._cameras.pictures(self._running().data)
+
+    def joint_positions(self) -> np.ndarray:
+        """float64 (9,): seven joints of the arm in rad, two fingers in m, as in `joint_names`."""
+        data = self._running().data
+        return np.array([data.joint(name).qpos[0] for name in self.joint_names])
+
+    def end_effector_position(self) -> np.ndarray:
+        """Position of the hand, float64 (3,), m."""
+        return self._running().data.body("hand").xpos.copy()
+
+    def end_effector_quaternion(self) -> np.ndarray:
+        """Orientation of the hand, float64 (4,), in the order x, y, z, w."""
+        return np.roll(self._running().data.body("hand").xquat, -1)
+
+    def expert_action(self) -> tuple[np.ndarray, float]:
+        """What the scripted expert would do now: float32 (6,) in -1..1, gripper -1.0 or +1.0."""
+        self._running()
+        return self._expert.action(self._observation)
+
+    def state(self) -> np.ndarray:
+        """The simulator's own knowledge of the scene, float32 (STATE_SIZE,). Never for a policy.
+
+        Hand position (3), gripper opening (1), position and quaternion of two objects (14, zeros
+        where there is none), goal position (3).
+        """
+        self._running()
+        # Meta-World stacks the previous frame (18 values) between the present one and the goal.
+        return np.concatenate([self._observation[:18], self._observation[36:]]).astype(np.float32)
+
+    @property
+    def task(self) -> str:
+        self._running()
+        return self._task.name
+
+    @property
+    def instruction(self) -> str:
+        self._running()
+        return self._task.instruction
+
+    @property
+    def success(self) -> bool:
+        """Whether the task has been done at any moment since the reset."""
+        self._running()
+        return self._success
+
+    @property
+    def steps(self) -> int:
+        """Whole control steps since the reset."""
+        self._running()
+        return self._environment_steps // ENVIRONMENT_STEPS_PER_CONTROL_STEP
+
+    def close(self) -> None:
+        """Frees the OpenGL context. A later `reset` makes a new one."""
+        if self._cameras is not None:
+            self._cameras.close()
+        self._task = self._environment = self._cameras = None
+
+    def _advance(self, move: np.ndarray, gripper: float) -> None:
+        command = np.append(move, -gripper)
+        if not np.isfinite(command).all():
+            raise ValueError(f"the action {move.tolist()} with gripper {gripper} is not finite")
+        environment = self._running()
+        self._observation, _, _, _, info = environment.step(np.clip(command, -1.0, 1.0))
+        self._environment_steps += 1
+        self._success = self._success or bool(info["success"])
+
+    def _running(self) -> SawyerXYZEnv:
+        if self._environment is None:
+            raise RuntimeError("the simulated robot has no episode yet: call reset first")
+        return self._environment
+
+    def _load(self, name: str) -> None:
+        self.close()
+        self._environment = _make_environment(name)
+        self._cameras = Cameras(self._environment.model, self._height, self._width)
+
+
+def _make_environment(name: str) -> SawyerXYZEnv:
+    environment = ALL_V3_ENVIRONMENTS[name]()
+    # The goal belongs to the full observation. The space that observations are clipped to was
+    # computed while it was hidden and would clip it to zero.
+    environment._partially_observable = False
+    del environment.sawyer_observation_space
+    environment._set_task_called = True
+    # Every reset draws a new layout from the environment's own seeded generator.
+    environment._freeze_rand_vec = False
+    environment.seeded_rand_vec = True
+    # When an episode ends is decided by whoever runs it.
+    environment.max_path_length = sys.maxsize
+    return environment

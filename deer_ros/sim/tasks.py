@@ -1,0 +1,70 @@
+"""The tasks of the simulated robot, and the seeds that are for training and for evaluation.
+
+Free of MuJoCo, so that listing tasks is cheap.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+EVALUATION_SEED_START = 1_000_000
+"""Seeds from here on lay out scenes for evaluation, smaller ones for demonstrations."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task: its name, the Meta-World environment it runs in and what the robot is told."""
+
+    name: str
+    environment: str
+    instruction: str
+
+
+_ALL = (
+    Task("reach", "reach-v3", "move the gripper to the red ball"),
+    Task("push", "push-v3", "push the red puck to the green ball"),
+    Task("pick-place", "pick-place-v3", "lift the red puck to the blue ball"),
+    Task("drawer-open", "drawer-open-v3", "open the drawer"),
+    Task("drawer-close", "drawer-close-v3", "close the drawer"),
+    Task("button-press-topdown", "button-press-topdown-v3", "press the button from above"),
+    Task("window-open", "window-open-v3", "open the window"),
+    Task("window-close", "window-close-v3", "close the window"),
+    Task("faucet-open", "faucet-open-v3", "open the faucet"),
+    Task("faucet-close", "faucet-close-v3", "close the faucet"),
+    Task("door-open", "door-open-v3", "open the door"),
+    Task("door-close", "door-close-v3", "close the door"),
+    Task("door-lock", "door-lock-v3", "lock the door"),
+    Task("door-unlock", "door-unlock-v3", "unlock the door"),
+    Task("coffee-push", "coffee-push-v3", "push the cup to the coffee machine"),
+    Task("coffee-pull", "coffee-pull-v3", "pull the cup away from the coffee machine"),
+    Task("plate-slide", "plate-slide-v3", "slide the plate into the goal"),
+    Task("plate-slide-back", "plate-slide-back-v3", "pull the plate out of the goal"),
+    Task("plate-slide-side", "plate-slide-side-v3", "slide the plate sideways into the goal"),
+    Task(
+        "plate-slide-back-side", "plate-slide-back-side-v3", "pull the plate sideways out of the goal"
+    ),
+    Task("handle-press", "handle-press-v3", "press the handle down"),
+)
+
+TASKS: dict[str, Task] = {task.name: task for task in _ALL}
+"""Every task by its name."""
+
+DEMONSTRATION_TASKS: tuple[str, ...] = tuple(TASKS)[:10]
+"""The tasks that demonstrations are collected of when none is named."""
+
+
+def find_task(name: str) -> Task:
+    """The task of that name; ValueError lists those there are."""
+    if name not in TASKS:
+        raise ValueError(f"there is no task {name!r}; the tasks are {', '.join(TASKS)}")
+    return TASKS[name]
+
+
+def training_seed(seed: int, task: str, index: int) -> int:
+    """Layout seed of attempt `index` at a demonstration, in [0, EVALUATION_SEED_START).
+
+    A pure function of its arguments, the same on every machine and in every version of Python.
+    """
+    digest = hashlib.sha256(f"{seed}/{task}/{index}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") % EVALUATION_SEED_START
