@@ -1,0 +1,57 @@
+"""`deer train`: a multi-exit model from demonstrations."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+HELP = "train a multi-exit model on bags of demonstrations"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the command."""
+    parser.add_argument("config", type=Path, help="YAML file with model, data and phases")
+    parser.add_argument("--data", type=Path, nargs="+", required=True,
+                        help="bags, or folders of bags, of demonstrations")
+    parser.add_argument("--out", type=Path, required=True,
+                        help="folder of the run; a run that is there is resumed")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads (0: torch's choice)")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Train, or go on training; 0 when the model directory is written."""
+    import torch
+
+    from deer_ros.data.bags import read_all_episodes
+    from deer_ros.training.config import TrainingConfig
+    from deer_ros.training.run import TrainingRun
+
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    config = TrainingConfig.load(arguments.config)
+    for path in arguments.data:
+        if not path.exists():
+            raise FileNotFoundError(f"there is no {path}; give bags or folders of bags.")
+    episodes = read_all_episodes(arguments.data, config.model.action)
+    model = TrainingRun(config, episodes, arguments.out, _log(arguments.out))()
+    print(json.dumps({"model": str(model)}) if arguments.json else f"model directory: {model}")
+    return 0
+
+
+def _log(folder: Path):
+    """A line to stderr and one to the run's log for every report."""
+    from deer_ros.training.trainer import Pace
+
+    pace = Pace()
+
+    def report(phase: str, step: int, steps: int, losses: dict[str, float]) -> None:
+        pace.tick()
+        shown = "  ".join(f"{name} {value:.4f}" for name, value in losses.items())
+        print(f"{phase} {step}/{steps}  {shown}", file=sys.stderr, flush=True)
+        with (folder / "log.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"phase": phase, "step": step, **losses}) + "\n")
+
+    return report

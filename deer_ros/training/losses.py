@@ -1,0 +1,33 @@
+"""Loss of one head's answers against the demonstrated actions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from deer_ros.model.action_head import HeadOutput
+
+
+def action_loss(output: HeadOutput, actions: Tensor, gripper_weight: float) -> tuple[Tensor, Tensor]:
+    """Pose and weighted gripper loss, both scalars.
+
+    actions: (N, T, 7), six pose values and the gripper, -1 close or +1 open. Pose: Huber with
+    delta 1, mean over values and steps. Gripper: binary cross-entropy on the logit of "open".
+    """
+    pose = functional.huber_loss(output.pose, actions[..., :6])
+    opened = ((actions[..., 6:] + 1) / 2).round()
+    gripper = functional.binary_cross_entropy_with_logits(output.gripper_logit, opened)
+    return pose, gripper_weight * gripper
+
+
+def split(output: HeadOutput, parts: int) -> list[HeadOutput]:
+    """Undo a concatenation of `parts` equal batches."""
+    poses, logits = output.pose.chunk(parts), output.gripper_logit.chunk(parts)
+    return [HeadOutput(p, g, output.state) for p, g in zip(poses, logits)]
+
+
+def gather_exits(features: Tensor, exits: Tensor) -> Tensor:
+    """Features (E, N, T, d) and exit numbers (N, T) -> the chosen features (N, T, d)."""
+    index = exits[None, :, :, None].expand(1, -1, -1, features.shape[-1])
+    return torch.gather(features, 0, index)[0]

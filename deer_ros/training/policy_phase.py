@@ -1,0 +1,109 @@
+"""Layers and heads learn the demonstrated actions, every exit at once (the paper's section 3.3)."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from deer_ros.model.action_head import ActionHead, pool
+from deer_ros.model.deer import DeerModel
+from deer_ros.model.language import Prompt
+from deer_ros.training.config import PolicyPhase
+from deer_ros.training.dataset import Frames
+from deer_ros.training.losses import action_loss, gather_exits, split
+from deer_ros.training.sampling import exit_per_step, exit_per_stretch
+
+
+class MultiExitTraining(nn.Module):
+    """The model without its vision, and one auxiliary head per exit, used only in training."""
+
+    def __init__(self, model: DeerModel, phase: PolicyPhase) -> None:
+        super().__init__()
+        self.model = model
+        self.phase = phase
+        exits = model.config.exit_layers
+        width = model.config.language.width
+        self.auxiliary = nn.ModuleList(ActionHead(model.config.head, width) for _ in exits)
+
+    def features(self, prompt: Prompt, latents: Tensor, mask: Tensor, windows: int) -> Tensor:
+        """Pooled features of every exit: (E, windows, steps, d)."""
+        hidden = self.model.hidden_states(prompt, latents)
+        chosen = [pool(hidden[layer - 1], mask) for layer in self.model.config.exit_layers]
+        return torch.stack(chosen).unflatten(1, (windows, -1))
+
+    def losses(self, features: Tensor, actions: Tensor, rng: np.random.Generator) -> dict[str, Tensor]:
+        """Weighted losses of all heads on features (E, N, T, d) and actions (N, T, 7)."""
+        phase = self.phase
+        exits, windows, steps = features.shape[:3]
+        samplings = (exit_per_step, exit_per_stretch)
+        sampled = [
+            gather_exits(features, torch.from_numpy(draw(rng, windows, steps, exits)))
+            for draw in samplings
+        ]
+        paths = sampled + (list(features) if phase.constant_exit_weight else [])
+        shared = split(self.model.head(torch.cat(paths)), len(paths))
+        answers = [("shared", 1.0, output) for output in shared[:2]]
+        answers += [("constant", phase.constant_exit_weight, output) for output in shared[2:]]
+        if phase.auxiliary_weight:
+            heads = zip(self.auxiliary, features)
+            answers += [("auxiliary", phase.auxiliary_weight, head(f)) for head, f in heads]
+        totals: dict[str, Tensor] = {}
+        for name, weight, output in answers:
+            for part, value in zip(("pose", "gripper"), action_loss(output, actions, phase.gripper_weight)):
+                key = f"{name}_{part}"
+                totals[key] = totals.get(key, 0.0) + weight * value
+        return totals
+
+    def groups(self) -> list[dict]:
+        """Parameter groups of the optimiser: weight decay where the original has it."""
+        phase = self.phase
+        decayed, plain, heads = [], [], []
+        for name, parameter in self.named_parameters():
+            if not parameter.requires_grad:
+                continue
+            if name.startswith("auxiliary") or name.startswith("model.head"):
+                heads.append(parameter)
+            elif parameter.ndim >= 2 and (
+                "cross_attention" in name or not phase.decay_gated_only
+            ):
+                decayed.append(parameter)
+            else:
+                plain.append(parameter)
+        rate, head_rate = phase.learning_rate, phase.head_learning_rate
+        return [
+            {"params": decayed, "lr": rate, "weight_decay": phase.weight_decay},
+            {"params": plain, "lr": rate, "weight_decay": 0.0},
+            {"params": heads, "lr": head_rate, "weight_decay": 0.0},
+        ]
+
+
+class WindowBatches:
+    """Windows over cached latents, with the prompts of their episodes."""
+
+    def __init__(
+        self, frames: Frames, latents: Tensor, prompts: dict[str, np.ndarray], starts: np.ndarray,
+        window: int, padding_token: int,
+    ) -> None:
+        if not len(starts):
+            raise ValueError(
+                f"no episode is as long as a window of {window} steps; lower policy.window."
+            )
+        self.latents, self.starts, self.window = latents, starts, window
+        self.actions = torch.from_numpy(frames.actions)
+        episode_of = np.repeat(np.arange(len(frames.lengths)), frames.lengths)
+        self.episode_of = episode_of
+        longest = max(len(ids) for ids in prompts.values())
+        rows = [prompts[text] for text in frames.instructions]
+        padded = [np.pad(r, (0, longest - len(r)), constant_values=padding_token) for r in rows]
+        self.ids = torch.from_numpy(np.stack(padded))
+        self.masks = torch.from_numpy(np.stack([np.arange(longest) < len(r) for r in rows]))
+
+    def draw(self, rng: np.random.Generator, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """ids and masks (N T, L), latents (N T, 2 n, W), actions (N, T, 7)."""
+        starts = rng.choice(self.starts, size=count)
+        frames = starts[:, None] + np.arange(self.window)
+        episodes = torch.from_numpy(self.episode_of[frames.reshape(-1)])
+        flat = torch.from_numpy(frames.reshape(-1))
+        actions = self.actions[flat].unflatten(0, (count, self.window))
+        return self.ids[episodes], self.masks[episodes], self.latents[flat], actions

@@ -1,0 +1,86 @@
+"""The tower and the resampler learn what the simulator knows: where everything is.
+
+Small towers have no pretraining to start from. Regressing the simulator's state from pictures gives
+them one; the state itself never reaches the policy.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from deer_ros.model.deer import DeerModel
+from deer_ros.model.preprocessing import Preprocessor
+from deer_ros.training.dataset import Frames
+
+
+class StateRegressor(nn.Module):
+    """Tower, resampler and a small read-out of the normalised state.
+    """
+
+    def __init__(self, model: DeerModel, states: np.ndarray) -> None:
+        super().__init__()
+        self.tower, self.resampler = model.tower, model.resampler
+        self.resample = model.resample
+        mean, std = states.mean(axis=0), states.std(axis=0)
+        self.varies = np.flatnonzero(std > 1e-3)
+        if not len(self.varies):
+            raise ValueError(
+                "the demonstrations carry no simulator state that varies; set vision.steps to 0 or "
+                "collect them with `deer collect`."
+            )
+        self.register_buffer("mean", torch.from_numpy(mean[self.varies]))
+        self.register_buffer("std", torch.from_numpy(std[self.varies]))
+        resampler = model.config.resampler
+        features = 2 * resampler.latents * model.config.vision.width
+        self.read_out = nn.Sequential(
+            nn.Linear(features, 256), nn.SiLU(), nn.Linear(256, len(self.varies))
+        )
+
+    def forward(self, pictures: Tensor, states: Tensor) -> Tensor:
+        """Smooth absolute error of the normalised values, a scalar."""
+        predicted = self.read_out(self.resample(self.tower(pictures)).flatten(1))
+        wanted = (states[:, self.varies] - self.mean) / self.std
+        # The clip keeps a rare far-off object from ruling the batch.
+        return nn.functional.smooth_l1_loss(predicted, wanted.clamp(-4, 4))
+
+
+def frame_loss(
+    regressor: StateRegressor,
+    frames: Frames,
+    index: np.ndarray,
+    preprocessor: Preprocessor,
+    rng: np.random.Generator,
+    shift_px: int,
+) -> Tensor:
+    """The regressor's loss over the frames `index`, a scalar."""
+    pictures = shifted(frames.pictures[index], rng, shift_px)
+    tensor = torch.from_numpy(preprocessor.normalise(pictures))
+    return regressor(tensor, torch.from_numpy(frames.states[index]))
+
+
+def shifted(pictures: np.ndarray, rng: np.random.Generator, shift_px: int) -> np.ndarray:
+    """Each (S, S, 3) picture of (N, 2, S, S, 3) moved by 0 to `shift_px` pixels, edges repeated."""
+    if shift_px == 0:
+        return pictures
+    moved = np.empty_like(pictures)
+    side = pictures.shape[2]
+    pad = ((shift_px, shift_px), (shift_px, shift_px), (0, 0))
+    for n, camera in np.ndindex(pictures.shape[:2]):
+        x, y = rng.integers(0, 2 * shift_px + 1, size=2)
+        padded = np.pad(pictures[n, camera], pad, mode="edge")
+        moved[n, camera] = padded[y : y + side, x : x + side]
+    return moved
+
+
+@torch.no_grad()
+def cache_latents(
+    model: DeerModel, frames: Frames, preprocessor: Preprocessor, batch: int = 128
+) -> Tensor:
+    """Latents of all frames, (N, 2 n, W) float32, from the frozen tower and resampler."""
+    parts = []
+    for start in range(0, len(frames.actions), batch):
+        pictures = preprocessor.normalise(frames.pictures[start : start + batch])
+        parts.append(model.see(torch.from_numpy(pictures)))
+    return torch.cat(parts)
