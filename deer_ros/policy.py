@@ -150,6 +150,11 @@ class DeerPolicy:
         """Deepest layer that may run."""
         return self.rule.exits[-1]
 
+    @property
+    def state(self) -> HeadState:
+        """The recurrent state that the next step starts from."""
+        return self._state
+
     def set_thresholds(
         self,
         thresholds: Sequence[float],
