@@ -1,0 +1,65 @@
+"""Nodes run as child processes, each with a log file, none of them left behind."""
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+GRACE_S = 5.0
+TAIL_LINES = 12
+
+
+class ChildDied(RuntimeError):
+    """A sentence with the exit code, and the last lines of the child's log."""
+
+
+class NodeProcess:
+    """`python -m MODULE` with ROS parameters; a context manager that always ends it.
+
+    parameters: as JSON would hold them. The log and the parameters are written into `folder`.
+    """
+
+    def __init__(self, module: str, parameters: dict, folder: Path):
+        self.name = module.rpartition(".")[2]
+        self.log = folder / f"{self.name}.log"
+        self._parameters = folder / f"{self.name}.yaml"
+        # JSON is YAML, and keeps a path that looks like a number a text.
+        content = {"/**": {"ros__parameters": parameters}}
+        self._parameters.write_text(json.dumps(content, indent=2) + "\n")
+        self._command = [sys.executable, "-m", module,
+                         "--ros-args", "--params-file", str(self._parameters)]
+        self._process: subprocess.Popen | None = None
+
+    def __enter__(self) -> NodeProcess:
+        with open(self.log, "wb") as log:
+            # In a session of its own: a Ctrl-C reaches this process only, which ends the others.
+            self._process = subprocess.Popen(
+                self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+                start_new_session=True)
+        return self
+
+    def __exit__(self, *_exception) -> None:
+        self.stop()
+
+    def check(self) -> None:
+        """ChildDied if it runs no more."""
+        code = self._process.poll()
+        if code is not None:
+            raise ChildDied(f"{self.name} ended with exit code {code}. Its last words "
+                            f"({self.log}):\n{self.last_words()}")
+
+    def last_words(self) -> str:
+        lines = self.log.read_text(errors="replace").splitlines()
+        return "\n".join(f"  {line}" for line in lines[-TAIL_LINES:]) or "  (none)"
+
+    def stop(self) -> int:
+        """Asks, then kills; returns the exit code."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+            try:
+                self._process.wait(GRACE_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+        return self._process.wait()
