@@ -1,0 +1,1 @@
+"""Episodes, and the bags they are kept in."""

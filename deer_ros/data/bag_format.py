@@ -1,0 +1,104 @@
+"""What a bag of episodes is: its topics, where it lies, what is said of a damaged one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rosbags.interfaces import Connection
+from rosbags.rosbag2 import Reader
+from rosbags.typesys import Stores, get_typestore
+
+STATIC_TOPIC = "/camera/static/image/compressed"
+GRIPPER_TOPIC = "/camera/gripper/image/compressed"
+JOINTS_TOPIC = "/joint_states"
+POSE_TOPIC = "/end_effector/pose"
+INSTRUCTION_TOPIC = "/instruction"
+TWIST_TOPIC = "/recorded/twist"
+OPENING_TOPIC = "/recorded/gripper"
+STATE_TOPIC = "/simulator/state"
+
+MESSAGE_TYPES = {
+    INSTRUCTION_TOPIC: "std_msgs/msg/String",
+    STATIC_TOPIC: "sensor_msgs/msg/CompressedImage",
+    GRIPPER_TOPIC: "sensor_msgs/msg/CompressedImage",
+    JOINTS_TOPIC: "sensor_msgs/msg/JointState",
+    POSE_TOPIC: "geometry_msgs/msg/PoseStamped",
+    TWIST_TOPIC: "geometry_msgs/msg/TwistStamped",
+    OPENING_TOPIC: "std_msgs/msg/Float64",
+    STATE_TOPIC: "std_msgs/msg/Float64MultiArray",
+}
+REQUIRED_TOPICS = (STATIC_TOPIC, GRIPPER_TOPIC, INSTRUCTION_TOPIC)
+
+TYPES = get_typestore(Stores.ROS2_JAZZY)
+
+
+class BagError(ValueError):
+    """A bag that cannot be read. The sentence begins with its path."""
+
+    def __init__(self, path: Path, sentence: str) -> None:
+        super().__init__(f"bag {path}: {sentence}")
+
+
+def find_bags(path: str | Path) -> list[Path]:
+    """The bag at `path` (a bag's folder or an .mcap file), or the bags in that folder, by name.
+
+    Raises:
+        FileNotFoundError: there is nothing at `path`.
+        ValueError: there is something, but no bag.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"there is no bag or folder of bags at {path}")
+    if is_bag(path):
+        return [path]
+    bags = sorted(inner for inner in path.iterdir() if is_bag(inner)) if path.is_dir() else []
+    if not bags:
+        raise ValueError(f"{path} is no bag and holds none (a bag is a folder with metadata.yaml)")
+    return bags
+
+
+def is_bag(path: Path) -> bool:
+    """Whether it looks like a finished bag from outside."""
+    if path.is_dir():
+        return (path / "metadata.yaml").is_file()
+    return path.suffix == ".mcap"
+
+
+def bag_notes(path: str | Path) -> dict[str, str]:
+    """The notes that were written into the bag's metadata (rosbag2's `custom_data`).
+
+    Raises:
+        BagError: the bag is damaged.
+    """
+    with open_bag(Path(path)) as reader:
+        return dict(reader.storage.metadata.custom or {})
+
+
+@contextmanager
+def open_bag(path: Path) -> Iterator[Reader]:
+    """A reader; whatever goes wrong in the block but the system's own errors is a BagError.
+
+    Keep the block to reading: damaged bytes make the parsers fail in any way there is.
+    """
+    try:
+        with Reader(path) as reader:
+            yield reader
+    except (BagError, OSError):
+        raise
+    except Exception as error:
+        reason = str(error) or type(error).__name__
+        raise BagError(path, f"it is damaged or was not finished ({reason})") from error
+
+
+def check_topics(path: Path, connections: list[Connection]) -> None:
+    """BagError unless the topics that every episode needs are there, and all have their types."""
+    found = {connection.topic: connection.msgtype for connection in connections}
+    missing = [topic for topic in REQUIRED_TOPICS if topic not in found]
+    if missing:
+        there = ", ".join(sorted(found)) or "none"
+        raise BagError(path, f"it lacks {', '.join(missing)}; its topics are: {there}")
+    for topic, expected in MESSAGE_TYPES.items():
+        if found.get(topic, expected) != expected:
+            raise BagError(path, f"{topic} holds {found[topic]}; it must hold {expected}")

@@ -1,0 +1,39 @@
+"""Between a model's actions and the velocities that bags hold."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+
+class ActionUnits(Protocol):
+    """What a model's action means, as the `action` part of a model's configuration says it.
+
+    The first three values times `linear_scale` (m) and the last three times `angular_scale` (rad)
+    are the displacement of one step; times `rate_hz` they are a velocity.
+    """
+
+    @property
+    def rate_hz(self) -> float: ...
+
+    @property
+    def linear_scale(self) -> float: ...
+
+    @property
+    def angular_scale(self) -> float: ...
+
+
+def to_twist(actions: np.ndarray, units: ActionUnits) -> np.ndarray:
+    """Velocities, float64 (..., 6) in m/s and rad/s, of pose actions (..., 6)."""
+    return np.asarray(actions, dtype=np.float64) * _velocity_of_one(units)
+
+
+def from_twist(twists: np.ndarray, units: ActionUnits) -> np.ndarray:
+    """Pose actions, float32 (..., 6), of velocities (..., 6) in m/s and rad/s."""
+    return (np.asarray(twists, dtype=np.float64) / _velocity_of_one(units)).astype(np.float32)
+
+
+def _velocity_of_one(units: ActionUnits) -> np.ndarray:
+    scales = np.repeat([units.linear_scale, units.angular_scale], 3)
+    return scales * units.rate_hz
