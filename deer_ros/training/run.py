@@ -57,11 +57,13 @@ class TrainingRun:
         self.training, self.validation = split_episodes(count, config.holdout, config.seed)
         torch.manual_seed(config.seed)
         self.model = DeerModel(self.model_config)
+        _open_gates(self.model)
 
     def __call__(self) -> Path:
         """Train what is not trained yet; the model directory."""
         self._train_vision()
         latents = self._latents()
+        torch.manual_seed(self.config.seed)
         training = MultiExitTraining(self.model, self.config.policy)
         self._train_policy(training, latents)
         folder = self.folder / "model"
@@ -72,6 +74,7 @@ class TrainingRun:
         phase, frames = self.config.vision, self.frames
         if phase.steps == 0:
             return
+        torch.manual_seed(self.config.seed)
         regressor = StateRegressor(self.model, frames.states)
         chosen = frames.windows(self.training, 1)
         held = frames.windows(self.validation, 1)
@@ -163,3 +166,12 @@ class TrainingRun:
                     held = {f"validation_{k}": v for k, v in validate().items()}
                     module.train()
                 self.report(name, step, schedule.steps, {**losses, **held})
+
+
+def _open_gates(model: DeerModel) -> None:
+    """Closed gates protect a language model that knows something; one trained from nothing does not,
+    and would see no pictures for its first hundreds of steps."""
+    for layer in model.layers:
+        if layer.cross_attention is not None:
+            nn.init.ones_(layer.cross_attention.attention_gate)
+            nn.init.ones_(layer.cross_attention.feed_forward_gate)
