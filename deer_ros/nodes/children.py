@@ -16,19 +16,20 @@ class ChildDied(RuntimeError):
 
 
 class NodeProcess:
-    """`python -m MODULE` with ROS parameters; a context manager that always ends it.
+    """One of this package's nodes, with ROS parameters; a context manager that always ends it.
 
-    parameters: as JSON would hold them. The log and the parameters are written into `folder`.
+    name: of the executable. parameters: as JSON would hold them. They and the log are written into
+    `folder`.
     """
 
-    def __init__(self, module: str, parameters: dict, folder: Path):
-        self.name = module.rpartition(".")[2]
+    def __init__(self, name: str, parameters: dict, folder: Path):
+        self.name = name
         self.log = folder / f"{self.name}.log"
         self._parameters = folder / f"{self.name}.yaml"
         # JSON is YAML, and keeps a path that looks like a number a text.
         content = {"/**": {"ros__parameters": parameters}}
         self._parameters.write_text(json.dumps(content, indent=2) + "\n")
-        self._command = [sys.executable, "-m", module,
+        self._command = [sys.executable, "-m", "deer_ros.nodes", name,
                          "--ros-args", "--params-file", str(self._parameters)]
         self._process: subprocess.Popen | None = None
 

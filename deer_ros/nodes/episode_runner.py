@@ -2,8 +2,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import numpy as np
 import rclpy
@@ -16,8 +15,13 @@ from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 
 from deer_ros.msg import EndEffectorAction, PolicyStatus, SimulatorEpisode
-from deer_ros.nodes.simulator.outputs import to_nanoseconds
-from deer_ros.report.episodes import EpisodeRecord, StepRecord
+from deer_ros.nodes.stamps import to_nanoseconds
+from deer_ros.report.episodes import (
+    EpisodeRecord,
+    PicturedEpisode,
+    StepPicture,
+    StepRecord,
+)
 
 SIMULATOR = "simulated_robot"
 # Loading a large model may take minutes; after the first step a minute of silence is a failure.
@@ -31,32 +35,22 @@ class RunFailed(RuntimeError):
     """A sentence: what did not happen, and what the policy said last."""
 
 
-@dataclass(frozen=True)
-class Run:
-    """An episode's record, and its pictures by step.
-
-    pictures: (step number from 1, exit layer, uint8 (H, W, 3) RGB), in order of time.
-    """
-
-    record: EpisodeRecord
-    pictures: tuple[tuple[int, int, np.ndarray], ...]
-
-
 class EpisodeRunner:
     """check_children is called while waiting, and raises if a process has died.
 
-    with_latency: measure from picture to action; only in real time do the stamps tell it.
+    lockstep: as the simulator. Only in real time do the stamps tell the latency.
     """
 
-    def __init__(self, node: Node, with_latency: bool, check_children: Callable[[], None]):
+    def __init__(self, node: Node, lockstep: bool, check_children: Callable[[], None]):
         self._node = node
-        self._with_latency = with_latency
+        self._lockstep = lockstep
         self._check_children = check_children
         self._statuses: dict[int, PolicyStatus] = {}
         self._latencies_ms: dict[int, float] = {}
         self._pictures: dict[int, np.ndarray] = {}
         self._last_status: PolicyStatus | None = None
         self._episode: SimulatorEpisode | None = None
+        self._start_ns = 0
         self._set = node.create_client(SetParametersAtomically,
                                        f"{SIMULATOR}/set_parameters_atomically")
         self._reset = node.create_client(Trigger, f"{SIMULATOR}/reset")
@@ -75,7 +69,7 @@ class EpisodeRunner:
         self._wait(self._set.service_is_ready, START_TIMEOUT_S, "the simulator did not start")
         self._wait(lambda: self._statuses, START_TIMEOUT_S, "the policy took no step")
 
-    def run(self, task: str, seed: int) -> Run:
+    def run(self, task: str, seed: int) -> PicturedEpisode:
         """One episode from reset to its end. RunFailed when it stands still."""
         previous = self._episode.reset if self._episode else 0
         self._call(self._set, SetParametersAtomically.Request(parameters=[
@@ -87,40 +81,37 @@ class EpisodeRunner:
         self._call(self._reset, Trigger.Request())
         self._wait(lambda: self._episode and self._episode.reset > previous, STALL_TIMEOUT_S,
                    "the simulator did not reset")
-        start_ns = to_nanoseconds(self._episode.header.stamp)
-        for records in (self._statuses, self._latencies_ms, self._pictures):
-            for stamp_ns in [stamp for stamp in records if stamp < start_ns]:
-                del records[stamp_ns]
-        self._wait_for_the_end()
-        return self._record(to_nanoseconds(self._episode.header.stamp))
-
-    def _wait_for_the_end(self) -> None:
         while not self._episode.done:
             step = self._episode.step
             self._wait(lambda: self._episode.done or self._episode.step > step, STALL_TIMEOUT_S,
                        f"the robot stood still after step {step}")
-        end_ns = to_nanoseconds(self._episode.header.stamp)
+        if self._lockstep:
+            self._wait_for_the_last_status()
+        return self._record()
+
+    def _wait_for_the_last_status(self) -> None:
         deadline_s = time.monotonic() + LAST_STATUS_TIMEOUT_S
-        while len(self._steps_before(end_ns)) < self._episode.step \
-                and time.monotonic() < deadline_s:
+        while len(self._steps()) < self._episode.step and time.monotonic() < deadline_s:
             self._spin()
 
-    def _steps_before(self, end_ns: int) -> list[int]:
-        """Stamps of the steps of this episode, in order."""
+    def _steps(self) -> list[int]:
+        """Stamps of the steps that moved the robot in this episode, in order."""
+        end_ns = to_nanoseconds(self._episode.header.stamp)
         return sorted(stamp_ns for stamp_ns, status in self._statuses.items()
-                      if stamp_ns < end_ns and status.instruction == self._episode.instruction)
+                      if self._start_ns <= stamp_ns < end_ns
+                      and status.instruction == self._episode.instruction)
 
-    def _record(self, end_ns: int) -> Run:
-        stamps = self._steps_before(end_ns)
+    def _record(self) -> PicturedEpisode:
+        stamps = self._steps()
         record = EpisodeRecord(
             task=self._episode.task, seed=self._episode.seed,
             instruction=self._episode.instruction, success=self._episode.success,
             steps=tuple(step_record(self._statuses[stamp], self._latencies_ms.get(stamp))
                         for stamp in stamps))
-        pictures = tuple((number, self._statuses[stamp].exit_layer, self._pictures[stamp])
-                         for number, stamp in enumerate(stamps, start=1)
-                         if stamp in self._pictures)
-        return Run(record, pictures)
+        pictures = tuple(
+            StepPicture(number, self._statuses[stamp].exit_layer, self._pictures[stamp])
+            for number, stamp in enumerate(stamps, start=1) if stamp in self._pictures)
+        return PicturedEpisode(record, pictures)
 
     def _take_status(self, status: PolicyStatus) -> None:
         self._last_status = status
@@ -128,13 +119,18 @@ class EpisodeRunner:
             self._statuses[to_nanoseconds(status.static_stamp)] = status
 
     def _take_action(self, action: EndEffectorAction) -> None:
-        if self._with_latency:
+        if not self._lockstep:
             published_ns = to_nanoseconds(action.header.stamp)
             static_ns = to_nanoseconds(action.static_stamp)
             newest_ns = max(static_ns, to_nanoseconds(action.gripper_stamp))
             self._latencies_ms[static_ns] = (published_ns - newest_ns) / 1e6
 
     def _take_episode(self, episode: SimulatorEpisode) -> None:
+        if self._episode is None or episode.reset != self._episode.reset:
+            self._start_ns = to_nanoseconds(episode.header.stamp)
+            for records in (self._statuses, self._latencies_ms, self._pictures):
+                for stamp_ns in [stamp for stamp in records if stamp < self._start_ns]:
+                    del records[stamp_ns]
         self._episode = episode
 
     def _take_picture(self, image: Image) -> None:
@@ -171,11 +167,3 @@ def step_record(status: PolicyStatus, latency_ms: float | None) -> StepRecord:
     step_gflops = status.vision_gflops + status.language_gflops + status.head_gflops
     return StepRecord(status.exit_layer, status.language_gflops, step_gflops, status.step_ms,
                       latency_ms)
-
-
-def ordered_by_task(tasks: Sequence[str], episodes: int, first_seed: int) -> list[tuple[str, int]]:
-    """(task, seed) of every episode: as evenly over the tasks as can be, seeds counted up."""
-    counts = [episodes // len(tasks) + (index < episodes % len(tasks))
-              for index in range(len(tasks))]
-    return [(task, first_seed + number)
-            for task, count in zip(tasks, counts) for number in range(count)]

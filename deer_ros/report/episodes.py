@@ -35,6 +35,16 @@ class EpisodeRecord:
         """NaN without steps."""
         return _mean([step.exit_layer for step in self.steps])
 
+    @property
+    def outcome(self) -> str:
+        """In a word."""
+        return "success" if self.success else "failure"
+
+    def describe(self) -> str:
+        """In a line."""
+        return (f"{self.task}, seed {self.seed}: {self.outcome} after {len(self.steps)} steps, "
+                f"mean exit layer {self.mean_exit_layer:.2f}")
+
     def to_json(self) -> dict:
         """JSON-ready; one list per quantity, one value per step."""
         names = StepRecord.__dataclass_fields__
@@ -46,6 +56,23 @@ class EpisodeRecord:
             "steps": len(self.steps),
             "per_step": {name: [getattr(step, name) for step in self.steps] for name in names},
         }
+
+
+@dataclass(frozen=True)
+class StepPicture:
+    """What the static camera saw when a step was decided: uint8 (H, W, 3) RGB. step: from 1."""
+
+    step: int
+    exit_layer: int
+    rgb: np.ndarray
+
+
+@dataclass(frozen=True)
+class PicturedEpisode:
+    """An episode's record and its pictures, in order of time. Some steps may lack theirs."""
+
+    record: EpisodeRecord
+    pictures: tuple[StepPicture, ...]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from rclpy.node import Node
 
 from deer_ros.msg import EndEffectorAction
 from deer_ros.nodes.simulator.episode import SimEpisode
-from deer_ros.nodes.simulator.outputs import SimOutputs, to_nanoseconds
+from deer_ros.nodes.simulator.outputs import SimOutputs
+from deer_ros.nodes.stamps import to_nanoseconds
 from deer_ros.sim.robot import CONTROL_RATE_HZ, SimulatedRobot
 
 # ROS takes a time of zero for "no clock yet".

@@ -5,7 +5,6 @@ from array import array
 
 import cv2
 import numpy as np
-from builtin_interfaces.msg import Time
 from geometry_msgs.msg import PoseStamped
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
@@ -14,6 +13,7 @@ from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import String
 
 from deer_ros.msg import SimulatorEpisode
+from deer_ros.nodes.stamps import to_time
 from deer_ros.sim.robot import SimulatedRobot
 
 LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE,
@@ -88,12 +88,3 @@ def image_message(rgb: np.ndarray, stamp_ns: int, frame_id: str) -> Image:
     # Anything but an array is checked byte by byte in Python, 65 ms for a small picture.
     message.data = array("B", rgb.tobytes())
     return message
-
-
-def to_time(stamp_ns: int) -> Time:
-    seconds, nanoseconds = divmod(stamp_ns, 1_000_000_000)
-    return Time(sec=seconds, nanosec=nanoseconds)
-
-
-def to_nanoseconds(stamp: Time) -> int:
-    return stamp.sec * 1_000_000_000 + stamp.nanosec

@@ -11,7 +11,8 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from std_msgs.msg import Float64
 
 from deer_ros.nodes.simulator.episode import SimEpisode
-from deer_ros.nodes.simulator.outputs import SimOutputs, to_nanoseconds
+from deer_ros.nodes.simulator.outputs import SimOutputs
+from deer_ros.nodes.stamps import to_nanoseconds
 from deer_ros.sim.robot import (
     ENVIRONMENT_RATE_HZ,
     ENVIRONMENT_STEPS_PER_CONTROL_STEP,
