@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -40,13 +41,15 @@ class ExitRule:
         """
         metric = config.metric if metric is None else metric
         check_metric(metric)
-        if steps_per_decision < 1:
+        if not isinstance(steps_per_decision, numbers.Integral) or steps_per_decision < 1:
             raise ValueError(
-                f"steps_per_decision is {steps_per_decision}; it must be a whole number from 1."
+                f"steps_per_decision is {steps_per_decision!r}; it must be a whole number from 1."
             )
+        if not isinstance(max_layer, (numbers.Integral, type(None))):
+            raise ValueError(f"max_layer is {max_layer!r}; it must be a whole number or None.")
         deepest = built_layers if max_layer is None else min(max_layer, built_layers)
         exits = config.permitted_exits(deepest)
-        given = config.thresholds if thresholds is None else tuple(float(t) for t in thresholds)
+        given = config.thresholds if thresholds is None else _floats(thresholds)
         count = len(config.exit_layers)
         if len(given) not in (count, len(exits)):
             raise ValueError(
@@ -82,3 +85,10 @@ class ExitRule:
             if self.thresholds[index] >= 0 and reference > 0:
                 asked |= {layer, reference}
         return tuple(sorted(asked))
+
+
+def _floats(thresholds: Sequence[float]) -> tuple[float, ...]:
+    try:
+        return tuple(float(t) for t in thresholds)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"the thresholds are {thresholds!r}; they must be numbers.") from error

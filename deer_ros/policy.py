@@ -284,7 +284,7 @@ class DeerPolicy:
         if isinstance(instruction, str):
             key: str | bytes = instruction
         else:
-            instruction = _checked_ids(instruction)
+            instruction = self._checked_ids(instruction)
             key = instruction.tobytes()
         if self._prompt is None or key != self._instruction:
             ids = self.prompts.encode(instruction) if isinstance(instruction, str) else instruction
@@ -293,20 +293,22 @@ class DeerPolicy:
             self._instruction = key
         return self._prompt
 
+    def _checked_ids(self, ids: np.ndarray) -> np.ndarray:
+        if getattr(ids, "dtype", None) != np.int64 or ids.ndim != 1 or ids.size == 0:
+            raise ValueError(
+                f"the instruction is {ids!r}; it must be text or a 1-D int64 array of token ids."
+            )
+        longest = self.config.prompt.max_tokens
+        if ids.size > longest:
+            raise ValueError(f"the instruction has {ids.size} token ids; this model takes {longest}.")
+        return ids
+
     def _pictures(self, observation: Observation) -> torch.Tensor:
         """Both pictures as the tower takes them: (1, 2, 3, S, S)."""
         pictures = np.stack(
             [self.preprocessor(observation.static), self.preprocessor(observation.gripper)]
         )
         return torch.from_numpy(pictures)[None].to(self._parameter)
-
-
-def _checked_ids(ids: np.ndarray) -> np.ndarray:
-    if getattr(ids, "dtype", None) != np.int64 or ids.ndim != 1 or ids.size == 0:
-        raise ValueError(
-            f"the instruction is {ids!r}; it must be text or a 1-D int64 array of token ids."
-        )
-    return ids
 
 
 def _device(name: str) -> torch.device:

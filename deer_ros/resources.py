@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 
-def share() -> Path:
-    """The package's share folder, which holds `config`, `launch` and `models`.
+def share(*parts: str) -> Path:
+    """The package's share folder, which holds `config`, `launch` and `models`, or a path in it.
 
     In a source checkout (and in a symlinked install of it) that is the checkout itself. `colcon
     build` and `pip install` both put it at `share/deer_ros` under the prefix that the modules are
@@ -18,7 +18,7 @@ def share() -> Path:
     checkout = module.parents[1]
     for folder in (checkout, *(prefix / "share" / "deer_ros" for prefix in module.parents)):
         if (folder / "config" / "deer.yaml").is_file():
-            return folder
+            return folder.joinpath(*parts)
     raise FileNotFoundError(
         f"The files that come with deer_ros (config/deer.yaml and others) are not installed beside "
         f"{module.parent}. Install the package again, with colcon build or pip install."
@@ -30,7 +30,7 @@ def bundled_model() -> Path:
 
     Raises FileNotFoundError if it was not installed.
     """
-    directory = share() / "models" / "bundled"
+    directory = share("models", "bundled")
     if not (directory / "config.json").is_file():
         raise FileNotFoundError(
             f"The bundled model is missing: {directory} holds no config.json. "

@@ -57,6 +57,11 @@ def load_model(
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder} has no {name}; a model directory needs it.")
     config = DeerConfig.load(folder / CONFIG)
+    if not all(0 <= t < config.language.vocabulary for t in config.prompt.special_tokens):
+        raise ValueError(
+            f"{folder / CONFIG}: the prompt's token ids are {list(config.prompt.special_tokens)}; "
+            f"this model's vocabulary has 0 to {config.language.vocabulary - 1}."
+        )
     prompts = PromptEncoder.load(folder, config.prompt)
     preprocessor = Preprocessor.load(folder / PREPROCESSOR)
     if preprocessor.size != config.vision.image_size:
@@ -161,15 +166,31 @@ def _load_weights(
     for file in sorted({files[name] for name in expected}):
         with _opened(file, device) as tensors:
             for name in (n for n in expected if files[n] == file):
-                tensor = tensors.get_tensor(name)
-                if tensor.shape != expected[name].shape:
-                    raise ValueError(
-                        f"tensor {name!r} in {file} has shape {tuple(tensor.shape)}; the "
-                        f"configuration asks for {tuple(expected[name].shape)}."
-                    )
+                tensor = _read(tensors, name, expected[name], file)
                 loaded[name] = tensor if dtype is None else tensor.to(dtype)
+    kinds = {tensor.dtype for tensor in loaded.values()}
+    if len(kinds) > 1:
+        raise ValueError(
+            f"the weights in {folder} are of types {sorted(map(str, kinds))}; they must be of one, or "
+            "be loaded with a dtype."
+        )
     model.load_state_dict(loaded, assign=True)
     _restore_buffers(model, device)
+
+
+def _read(tensors: safe_open, name: str, expected: Tensor, file: Path) -> Tensor:
+    try:
+        tensor = tensors.get_tensor(name)
+    except SafetensorError as error:
+        raise ValueError(f"tensor {name!r} cannot be read from {file}: {error}.") from error
+    if tensor.shape != expected.shape:
+        raise ValueError(
+            f"tensor {name!r} in {file} has shape {tuple(tensor.shape)}; the configuration asks "
+            f"for {tuple(expected.shape)}."
+        )
+    if not tensor.is_floating_point():
+        raise ValueError(f"tensor {name!r} in {file} is of type {tensor.dtype}; weights are floats.")
+    return tensor
 
 
 def _beyond(name: str, model: DeerModel) -> bool:

@@ -25,16 +25,14 @@ def run(arguments: argparse.Namespace) -> int:
     """Train, or go on training; 0 when the model directory is written."""
     import torch
 
-    from deer_ros.data.bags import find_bags
-    from deer_ros.data.reader import read_episodes
+    from deer_ros.data.bag_reader import read_all_episodes
     from deer_ros.training.config import TrainingConfig
     from deer_ros.training.run import TrainingRun
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     config = TrainingConfig.load(arguments.config)
-    bags = [bag for path in arguments.data for bag in find_bags(path)]
-    episodes = (e for bag in bags for e in read_episodes(bag, config.model.action))
+    episodes = read_all_episodes(arguments.data, config.model.action)
     model = TrainingRun(config, episodes, arguments.out, _log(arguments.out))()
     print(json.dumps({"model": str(model)}) if arguments.json else f"model directory: {model}")
     return 0

@@ -17,6 +17,7 @@ from typing import Any
 from deer_ros.model.schema import from_dict, to_dict
 
 METRICS = ("l2", "mean", "max", "cosine")
+GROUPS = 8  # of the group norms in a `conv` tower
 
 
 @dataclass(frozen=True)
@@ -38,23 +39,29 @@ class VisionConfig:
     strides: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.type not in ("clip", "conv"):
-            raise ValueError(f"vision.type is {self.type!r}; allowed are 'clip' and 'conv'.")
+        _check_positive("vision", self)
         if self.type == "conv":
-            if not self.channels or len(self.channels) != len(self.strides):
-                raise ValueError(
-                    "vision.channels and vision.strides of a 'conv' tower need one number per "
-                    f"layer each; they have {len(self.channels)} and {len(self.strides)}."
-                )
-            if self.channels[-1] != self.width:
-                raise ValueError(
-                    f"vision.channels ends with {self.channels[-1]}, but vision.width is "
-                    f"{self.width}; they must be equal."
-                )
-        elif self.image_size % self.patch_size:
+            self._check_conv()
+        elif self.type == "clip":
+            _check_multiple("vision", self, "image_size", "patch_size")
+            _check_multiple("vision", self, "width", "heads")
+        else:
+            raise ValueError(f"vision.type is {self.type!r}; allowed are 'clip' and 'conv'.")
+
+    def _check_conv(self) -> None:
+        if not self.channels or len(self.channels) != len(self.strides):
             raise ValueError(
-                f"vision.image_size {self.image_size} is not a multiple of vision.patch_size "
-                f"{self.patch_size}."
+                "vision.channels and vision.strides of a 'conv' tower need one number per layer "
+                f"each; they have {len(self.channels)} and {len(self.strides)}."
+            )
+        if any(channels % GROUPS for channels in self.channels):
+            raise ValueError(
+                f"vision.channels is {list(self.channels)}; each must be a multiple of {GROUPS}."
+            )
+        if self.channels[-1] != self.width:
+            raise ValueError(
+                f"vision.channels ends with {self.channels[-1]}, but vision.width is "
+                f"{self.width}; they must be equal."
             )
 
     @property
@@ -78,6 +85,9 @@ class ResamplerConfig:
     head_dim: int = 64
     mlp_ratio: int = 4
 
+    def __post_init__(self) -> None:
+        _check_positive("resampler", self)
+
 
 @dataclass(frozen=True)
 class LanguageConfig:
@@ -97,14 +107,8 @@ class LanguageConfig:
     cross_attention_mlp_ratio: int = 4
 
     def __post_init__(self) -> None:
-        if self.width % self.heads:
-            raise ValueError(
-                f"language.width {self.width} is not a multiple of language.heads {self.heads}."
-            )
-        if self.heads & (self.heads - 1):
-            raise ValueError(
-                f"language.heads is {self.heads}; ALiBi slopes are defined here for powers of two."
-            )
+        _check_positive("language", self)
+        _check_multiple("language", self, "width", "heads")
 
     def has_cross_attention(self, layer: int) -> bool:
         """Whether `layer`, counted from 1, is preceded by gated cross-attention."""
@@ -122,6 +126,14 @@ class HeadConfig:
     mlp_layer_norm: bool = True
     lstm_dropout: float = 0.3
     mlp_dropout: float = 0.4
+
+    def __post_init__(self) -> None:
+        _check_positive("head", self)
+        for name in ("lstm_dropout", "mlp_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(
+                    f"head.{name} is {getattr(self, name)}; it must be at least 0 and below 1."
+                )
 
 
 @dataclass(frozen=True)
@@ -154,6 +166,20 @@ class PromptConfig:
     end_of_text_token: int = 0
     padding_token: int = 50279
     max_tokens: int = 32
+
+    def __post_init__(self) -> None:
+        if self.max_tokens < 4:
+            raise ValueError(
+                f"prompt.max_tokens is {self.max_tokens}; it must be at least 4, as three tokens "
+                "are the model's own."
+            )
+
+    @property
+    def special_tokens(self) -> tuple[int, int, int, int]:
+        """Ids of `<image>`, end of chunk, end of text and padding."""
+        return (
+            self.image_token, self.end_of_chunk_token, self.end_of_text_token, self.padding_token
+        )
 
 
 @dataclass(frozen=True)
@@ -214,6 +240,10 @@ class DeerConfig:
             )
         if self.model_type != "deer":
             raise ValueError(f"model_type is {self.model_type!r}; this package runs 'deer' models.")
+        if self.max_episode_steps < 1:
+            raise ValueError(
+                f"max_episode_steps is {self.max_episode_steps}; it must be at least 1."
+            )
         thresholds = self.exits.thresholds
         if thresholds is not None and len(thresholds) != len(self.exit_layers):
             raise ValueError(
@@ -275,3 +305,20 @@ class DeerConfig:
     def replace(self, **changes: Any) -> DeerConfig:
         """A copy with some parts exchanged."""
         return dataclasses.replace(self, **changes)
+
+
+def _check_positive(part: str, config: Any) -> None:
+    """Every number of a part, but for its dropouts, is a size or a scale: finite and above zero."""
+    for name, value in vars(config).items():
+        for number in value if isinstance(value, tuple) else (value,):
+            counts = isinstance(number, (int, float)) and not isinstance(number, bool)
+            if counts and not name.endswith("dropout") and not 0 < number < math.inf:
+                raise ValueError(f"{part}.{name} is {value}; it must be finite and above zero.")
+
+
+def _check_multiple(part: str, config: Any, large: str, small: str) -> None:
+    if getattr(config, large) % getattr(config, small):
+        raise ValueError(
+            f"{part}.{large} {getattr(config, large)} is not a multiple of {part}.{small} "
+            f"{getattr(config, small)}."
+        )

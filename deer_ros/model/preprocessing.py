@@ -7,7 +7,6 @@ scale to 0..1, normalise. Image processors that resize otherwise give other pixe
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,23 +66,24 @@ class Preprocessor:
         """Read `preprocessor_config.json`. Raises ValueError naming the file."""
         try:
             values = json.loads(Path(path).read_text(encoding="utf-8"))
-            size, mean, std = (
-                values["size"]["shortest_edge"], values["image_mean"], values["image_std"]
-            )
-            numbers = np.array([*mean, *std], dtype=np.float64)
+            size = values["size"]["shortest_edge"]
+            mean, std = (np.array(values[k], np.float64) for k in ("image_mean", "image_std"))
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{path} cannot be read as a preprocessor configuration ({error!r}); it needs "
                 "size.shortest_edge, image_mean and image_std."
             ) from error
-        if not isinstance(size, int) or size < 1 or numbers.shape != (6,) or not all(
-            math.isfinite(x) for x in numbers
-        ) or min(std) <= 0:
+        finite = np.isfinite(mean).all() and np.isfinite(std).all()
+        if not (mean.shape == std.shape == (3,) and finite and (std > 0).all()):
             raise ValueError(
-                f"{path} asks for size {size!r}, mean {mean!r}, std {std!r}; allowed are a positive "
-                "whole number and three finite numbers each, std above zero."
+                f"{path} asks for mean {mean.tolist()} and std {std.tolist()}; allowed are three "
+                "finite numbers each, std above zero."
             )
-        return cls(size, tuple(mean), tuple(std))
+        if not isinstance(size, int) or size < 1:
+            raise ValueError(
+                f"{path} asks for pictures of {size!r} pixels; it must be a whole number from 1."
+            )
+        return cls(size, tuple(mean.tolist()), tuple(std.tolist()))
 
 
 def check_picture(picture: np.ndarray) -> None:

@@ -27,14 +27,20 @@ class PromptEncoder:
     def encode(self, instruction: str) -> np.ndarray:
         """Text -> ids, (L,) int64.
 
-        Raises ValueError where the text is empty or makes more than `config.max_tokens` tokens:
-        cut at its end it would lose the end-of-chunk token that the model was trained with.
+        Raises ValueError where the text is empty, holds one of the model's own tokens, or makes
+        more than `config.max_tokens` tokens: cut at its end it would lose the end-of-chunk token
+        that the model was trained with.
         """
         text = instruction.strip()
         if not text:
             raise ValueError("the instruction is empty; say what the robot should do.")
         words = self.tokenizer.encode(text, add_special_tokens=False)
         config = self.config
+        if set(words) & set(config.special_tokens):
+            raise ValueError(
+                f"the instruction {text!r} holds one of the model's own tokens, such as {IMAGE}; "
+                "they are added for you."
+            )
         ids = [config.image_token, *words, config.end_of_chunk_token, config.end_of_text_token]
         if len(ids) > config.max_tokens:
             raise ValueError(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
-from deer_ros.model.config import ResamplerConfig, VisionConfig
+from deer_ros.model.config import GROUPS, ResamplerConfig, VisionConfig
 
 CAMERAS = 2
 
@@ -69,7 +69,7 @@ def _convolutions(config: VisionConfig) -> nn.Sequential:
         kernel = 5 if index == 0 else 3
         layers += [
             nn.Conv2d(channels_in, channels, kernel, stride, padding=kernel // 2, bias=False),
-            nn.GroupNorm(8, channels),
+            nn.GroupNorm(GROUPS, channels),
             nn.SiLU(),
         ]
         channels_in = channels

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from importlib import import_module
 
-from deer_ros import resources
+from deer_ros.nodes.transport import use_shipped_profile
 
 USAGE_ERROR = 2
 
@@ -22,7 +21,7 @@ def start(name: str) -> int:
     except ImportError as error:
         print(f"{name}: {_missing(error)}", file=sys.stderr)
         return USAGE_ERROR
-    _use_fast_dds_profile()
+    use_shipped_profile()
     return module.main() or 0
 
 
@@ -48,14 +47,3 @@ def _missing(error: ImportError) -> str:
             f"installation, pip install -r requirements/ros-installation.txt."
         )
     return f"a module could not be loaded: {error}"
-
-
-def _use_fast_dds_profile() -> None:
-    """Give this process room for images in shared memory, unless the user chose a profile.
-
-    Fast DDS reads the first variable up to version 2 and the second one from version 3 on.
-    """
-    variables = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
-    if not any(os.environ.get(variable) for variable in variables):
-        profile = str(resources.share() / "config" / "fastdds.xml")
-        os.environ.update(dict.fromkeys(variables, profile))

@@ -14,17 +14,21 @@ EVALUATION_SEED_START = 1_000_000
 
 @dataclass(frozen=True)
 class Task:
-    """One task: its name, the Meta-World environment it runs in and what the robot is told."""
+    """One task: its name, the Meta-World environment it runs in and what the robot is told.
+
+    `noise_factor` says how much of the usual noise the expert bears in demonstrations.
+    """
 
     name: str
     environment: str
     instruction: str
+    noise_factor: float = 1.0
 
 
 _ALL = (
     Task("reach", "reach-v3", "move the gripper to the red ball"),
-    Task("push", "push-v3", "push the red puck to the green ball"),
-    Task("pick-place", "pick-place-v3", "lift the red puck to the blue ball"),
+    Task("push", "push-v3", "push the red puck to the green ball", noise_factor=0.6),
+    Task("pick-place", "pick-place-v3", "lift the red puck to the blue ball", noise_factor=0.6),
     Task("drawer-open", "drawer-open-v3", "open the drawer"),
     Task("drawer-close", "drawer-close-v3", "close the drawer"),
     Task("button-press-topdown", "button-press-topdown-v3", "press the button from above"),

@@ -50,7 +50,7 @@ def config(vision_steps: int = 4, policy_steps: int = 6, head_steps: int = 2, lo
            **policy) -> TrainingConfig:
     return TrainingConfig(
         model=tiny_config(),
-        vision=VisionPhase(steps=vision_steps, batch_frames=8, warmup_steps=2, shift_px=1),
+        vision=VisionPhase(steps=vision_steps, batch_frames=24, warmup_steps=2, shift_px=1),
         policy=PolicyPhase(
             **{"steps": policy_steps, "head_steps": head_steps, "batch_windows": 2, "window": 4,
                "warmup_steps": 2, "constant_exit_weight": 0.5, **policy}
@@ -99,7 +99,7 @@ def test_a_run_leaves_a_model_directory_that_the_policy_runs(tmp_path):
 
 def test_a_tiny_run_learns_to_replay_its_episodes_at_every_exit(tmp_path):
     recorder = Recorder()
-    setting = config(200, 120, 0, 60, learning_rate=3e-3, head_learning_rate=3e-3, batch_windows=8)
+    setting = config(200, 250, 0, 125, learning_rate=3e-3, head_learning_rate=3e-3, batch_windows=8)
     folder = TrainingRun(setting, made_up_episodes(4), tmp_path, recorder)()
     policy = DeerPolicy.from_pretrained(folder, device="cpu")
     for exit_layer in policy.config.exit_layers:
