@@ -25,10 +25,13 @@ class Task:
     noise_factor: float = 1.0
 
 
+# Experts that hold or balance something bear less noise.
+_DELICATE = 0.6
+
 _ALL = (
     Task("reach", "reach-v3", "move the gripper to the red ball"),
-    Task("push", "push-v3", "push the red puck to the green ball", noise_factor=0.6),
-    Task("pick-place", "pick-place-v3", "lift the red puck to the blue ball", noise_factor=0.6),
+    Task("push", "push-v3", "push the red puck to the green ball", _DELICATE),
+    Task("pick-place", "pick-place-v3", "lift the red puck to the blue ball", _DELICATE),
     Task("drawer-open", "drawer-open-v3", "open the drawer"),
     Task("drawer-close", "drawer-close-v3", "close the drawer"),
     Task("button-press-topdown", "button-press-topdown-v3", "press the button from above"),
@@ -38,15 +41,18 @@ _ALL = (
     Task("faucet-close", "faucet-close-v3", "close the faucet"),
     Task("door-open", "door-open-v3", "open the door"),
     Task("door-close", "door-close-v3", "close the door"),
-    Task("door-lock", "door-lock-v3", "lock the door"),
+    Task("door-lock", "door-lock-v3", "lock the door", _DELICATE),
     Task("door-unlock", "door-unlock-v3", "unlock the door"),
-    Task("coffee-push", "coffee-push-v3", "push the cup to the coffee machine"),
-    Task("coffee-pull", "coffee-pull-v3", "pull the cup away from the coffee machine"),
+    Task("coffee-push", "coffee-push-v3", "push the cup to the coffee machine", _DELICATE),
+    Task("coffee-pull", "coffee-pull-v3", "pull the cup from the coffee machine", _DELICATE),
     Task("plate-slide", "plate-slide-v3", "slide the plate into the goal"),
-    Task("plate-slide-back", "plate-slide-back-v3", "pull the plate out of the goal"),
     Task("plate-slide-side", "plate-slide-side-v3", "slide the plate sideways into the goal"),
+    Task("plate-slide-back", "plate-slide-back-v3", "pull the plate out of the goal", _DELICATE),
     Task(
-        "plate-slide-back-side", "plate-slide-back-side-v3", "pull the plate sideways out of the goal"
+        "plate-slide-back-side",
+        "plate-slide-back-side-v3",
+        "pull the plate sideways out of the goal",
+        _DELICATE,
     ),
     Task("handle-press", "handle-press-v3", "press the handle down"),
 )
