@@ -40,14 +40,12 @@ class Frames:
         return np.diff(self.starts)
 
     def windows(self, episodes: np.ndarray, window: int) -> np.ndarray:
-        """First frames of all windows of `window` steps in `episodes`.
-
-        A shorter episode has none.
-        """
+        """First frames of all windows of `window` steps in `episodes`; one of a shorter episode."""
         ranges = [
-            np.arange(self.starts[e], self.starts[e + 1] - window + 1) for e in episodes
+            np.arange(self.starts[e], max(self.starts[e], self.starts[e + 1] - window) + 1)
+            for e in episodes
         ]
-        return np.concatenate(ranges) if ranges else np.zeros(0, np.int64)
+        return np.concatenate(ranges)
 
 
 def split_episodes(count: int, holdout: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

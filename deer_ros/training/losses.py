@@ -9,16 +9,23 @@ from torch.nn import functional
 from deer_ros.model.action_head import HeadOutput
 
 
-def action_loss(output: HeadOutput, actions: Tensor, gripper_weight: float) -> tuple[Tensor, Tensor]:
+def action_loss(
+    output: HeadOutput, actions: Tensor, gripper_weight: float, valid: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Pose and weighted gripper loss, both scalars.
 
-    actions: (N, T, 7), six pose values and the gripper, -1 close or +1 open. Pose: Huber with
-    delta 1, mean over values and steps. Gripper: binary cross-entropy on the logit of "open".
+    actions: (N, T, 7), six pose values and the gripper, -1 close or +1 open. valid: (N, T) boolean,
+    False for steps past an episode's end; None where there are none. Pose: Huber with delta 1, mean
+    over values and steps. Gripper: binary cross-entropy on the logit of "open".
     """
-    pose = functional.huber_loss(output.pose, actions[..., :6])
+    pose = functional.huber_loss(output.pose, actions[..., :6], reduction="none")
     opened = ((actions[..., 6:] + 1) / 2).round()
-    gripper = functional.binary_cross_entropy_with_logits(output.gripper_logit, opened)
-    return pose, gripper_weight * gripper
+    gripper = functional.binary_cross_entropy_with_logits(
+        output.gripper_logit, opened, reduction="none"
+    )
+    if valid is not None:
+        pose, gripper = pose[valid], gripper[valid]
+    return pose.mean(), gripper_weight * gripper.mean()
 
 
 def split(output: HeadOutput, parts: int) -> list[HeadOutput]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -13,6 +15,22 @@ from deer_ros.training.config import PolicyPhase
 from deer_ros.training.dataset import Frames
 from deer_ros.training.losses import action_loss, gather_exits, split
 from deer_ros.training.sampling import exit_per_step, exit_per_stretch
+
+
+@dataclass(frozen=True)
+class Batch:
+    """N windows of T steps.
+
+    ids, masks: (N T, L), prompts and 0 at their padding. latents: (N T, 2 n, W). actions: (N, T, 7).
+    valid: (N, T) boolean, False past the end of an episode shorter than the window, where the last
+    frame is repeated.
+    """
+
+    ids: Tensor
+    masks: Tensor
+    latents: Tensor
+    actions: Tensor
+    valid: Tensor
 
 
 class MultiExitTraining(nn.Module):
@@ -32,8 +50,17 @@ class MultiExitTraining(nn.Module):
         chosen = [pool(hidden[layer - 1], mask) for layer in self.model.config.exit_layers]
         return torch.stack(chosen).unflatten(1, (windows, -1))
 
-    def losses(self, features: Tensor, actions: Tensor, rng: np.random.Generator) -> dict[str, Tensor]:
-        """Weighted losses of all heads on features (E, N, T, d) and actions (N, T, 7)."""
+    def losses(
+        self,
+        features: Tensor,
+        actions: Tensor,
+        rng: np.random.Generator,
+        valid: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Weighted losses of all heads on features (E, N, T, d) and actions (N, T, 7).
+
+        valid: (N, T) boolean, which steps count; None where all do.
+        """
         phase = self.phase
         exits, windows, steps = features.shape[:3]
         samplings = (exit_per_step, exit_per_stretch)
@@ -50,7 +77,8 @@ class MultiExitTraining(nn.Module):
             answers += [("auxiliary", phase.auxiliary_weight, head(f)) for head, f in heads]
         totals: dict[str, Tensor] = {}
         for name, weight, output in answers:
-            for part, value in zip(("pose", "gripper"), action_loss(output, actions, phase.gripper_weight)):
+            parts = action_loss(output, actions, phase.gripper_weight, valid)
+            for part, value in zip(("pose", "gripper"), parts):
                 key = f"{name}_{part}"
                 totals[key] = totals.get(key, 0.0) + weight * value
         return totals
@@ -82,28 +110,36 @@ class WindowBatches:
     """Windows over cached latents, with the prompts of their episodes."""
 
     def __init__(
-        self, frames: Frames, latents: Tensor, prompts: dict[str, np.ndarray], starts: np.ndarray,
-        window: int, padding_token: int,
+        self,
+        frames: Frames,
+        latents: Tensor,
+        prompts: dict[str, np.ndarray],
+        episodes: np.ndarray,
+        window: int,
+        padding_token: int,
     ) -> None:
-        if not len(starts):
-            raise ValueError(
-                f"no episode is as long as a window of {window} steps; lower policy.window."
-            )
-        self.latents, self.starts, self.window = latents, starts, window
+        self.latents, self.window = latents, window
+        self.starts = frames.windows(episodes, window)
         self.actions = torch.from_numpy(frames.actions)
-        episode_of = np.repeat(np.arange(len(frames.lengths)), frames.lengths)
-        self.episode_of = episode_of
+        self.episode_of = np.repeat(np.arange(len(frames.lengths)), frames.lengths)
+        self.ends = frames.starts[1:]
         longest = max(len(ids) for ids in prompts.values())
         rows = [prompts[text] for text in frames.instructions]
         padded = [np.pad(r, (0, longest - len(r)), constant_values=padding_token) for r in rows]
         self.ids = torch.from_numpy(np.stack(padded))
         self.masks = torch.from_numpy(np.stack([np.arange(longest) < len(r) for r in rows]))
 
-    def draw(self, rng: np.random.Generator, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """ids and masks (N T, L), latents (N T, 2 n, W), actions (N, T, 7)."""
-        starts = rng.choice(self.starts, size=count)
-        frames = starts[:, None] + np.arange(self.window)
-        episodes = torch.from_numpy(self.episode_of[frames.reshape(-1)])
-        flat = torch.from_numpy(frames.reshape(-1))
-        actions = self.actions[flat].unflatten(0, (count, self.window))
-        return self.ids[episodes], self.masks[episodes], self.latents[flat], actions
+    def draw(self, rng: np.random.Generator, count: int) -> Batch:
+        """`count` windows, each start equally likely."""
+        starts = rng.choice(self.starts, size=(count, 1))
+        frames = starts + np.arange(self.window)
+        last = self.ends[self.episode_of[starts]] - 1
+        flat = torch.from_numpy(np.minimum(frames, last).reshape(-1))
+        episodes = torch.from_numpy(self.episode_of[flat])
+        return Batch(
+            ids=self.ids[episodes],
+            masks=self.masks[episodes],
+            latents=self.latents[flat],
+            actions=self.actions[flat].unflatten(0, (count, self.window)),
+            valid=torch.from_numpy(frames <= last),
+        )

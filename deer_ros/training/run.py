@@ -21,7 +21,7 @@ from deer_ros.training.config import PolicyPhase, TrainingConfig
 from deer_ros.training.dataset import Frames, load_frames, split_episodes
 from deer_ros.training.policy_phase import MultiExitTraining, WindowBatches
 from deer_ros.training.trainer import Phase, Schedule
-from deer_ros.training.vision_phase import StateRegressor, cache_latents, frame_loss
+from deer_ros.training.vision_phase import StateRegressor, cache_latents, shifted
 
 # Small towers learn to see wherever the two means lie; these centre the pictures.
 MEAN = (0.5, 0.5, 0.5)
@@ -76,18 +76,21 @@ class TrainingRun:
             return
         torch.manual_seed(self.config.seed)
         regressor = StateRegressor(self.model, frames.states)
+        states = torch.from_numpy(frames.states)
         chosen = frames.windows(self.training, 1)
         held = frames.windows(self.validation, 1)
         batch = min(phase.batch_frames, len(chosen))
 
         def loss(rng: np.random.Generator) -> dict[str, Tensor]:
             index = np.sort(rng.choice(chosen, size=batch, replace=False))
-            return {"state": frame_loss(regressor, frames, index, self.preprocessor, rng, phase.shift_px)}
+            pictures = shifted(frames.pictures[index], rng, phase.shift_px)
+            return {"state": regressor(self._tensor(pictures), states[index])}
 
         def validate() -> dict[str, float]:
             rng = np.random.default_rng(0)
             index = np.sort(rng.choice(held, size=min(256, len(held)), replace=False))
-            return {"state": float(frame_loss(regressor, frames, index, self.preprocessor, rng, 0))}
+            pictures = self._tensor(frames.pictures[index])
+            return {"state": float(regressor(pictures, states[index]))}
 
         groups = [
             {
@@ -98,6 +101,9 @@ class TrainingRun:
         ]
         schedule = Schedule(phase.steps, phase.warmup_steps, cosine=True)
         self._train("vision", regressor, groups, loss, schedule, validate, 1.0)
+
+    def _tensor(self, pictures: np.ndarray) -> Tensor:
+        return torch.from_numpy(self.preprocessor.normalise(pictures))
 
     def _latents(self) -> Tensor:
         """The frozen vision part's answer to every frame, computed once."""
@@ -116,12 +122,15 @@ class TrainingRun:
         batches = self._batches(latents, self.training, phase)
         held = self._batches(latents, self.validation, phase)
 
-        def loss_over(source: WindowBatches, rng: np.random.Generator, backbone: bool) -> dict[str, Tensor]:
-            ids, masks, seen, actions = source.draw(rng, phase.batch_windows)
+        def loss_over(
+            source: WindowBatches, rng: np.random.Generator, backbone: bool
+        ) -> dict[str, Tensor]:
+            batch = source.draw(rng, phase.batch_windows)
             with torch.set_grad_enabled(backbone and torch.is_grad_enabled()):
-                prompt = self.model.read(ids, masks)
-                features = training.features(prompt, seen, masks, len(actions))
-            return training.losses(features, actions, rng)
+                prompt = self.model.read(batch.ids, batch.masks)
+                windows = phase.batch_windows
+                features = training.features(prompt, batch.latents, batch.masks, windows)
+            return training.losses(features, batch.actions, rng, batch.valid)
 
         def validate() -> dict[str, float]:
             losses = loss_over(held, np.random.default_rng(0), True)
@@ -140,9 +149,8 @@ class TrainingRun:
     def _batches(self, latents: Tensor, episodes: np.ndarray, phase: PolicyPhase) -> WindowBatches:
         frames = self.frames
         prompts = {text: self.prompts.encode(text) for text in set(frames.instructions)}
-        starts = frames.windows(episodes, phase.window)
         padding = self.model_config.prompt.padding_token
-        return WindowBatches(frames, latents, prompts, starts, phase.window, padding)
+        return WindowBatches(frames, latents, prompts, episodes, phase.window, padding)
 
     def _train(
         self,

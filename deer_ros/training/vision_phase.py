@@ -46,20 +46,6 @@ class StateRegressor(nn.Module):
         return nn.functional.smooth_l1_loss(predicted, wanted.clamp(-4, 4))
 
 
-def frame_loss(
-    regressor: StateRegressor,
-    frames: Frames,
-    index: np.ndarray,
-    preprocessor: Preprocessor,
-    rng: np.random.Generator,
-    shift_px: int,
-) -> Tensor:
-    """The regressor's loss over the frames `index`, a scalar."""
-    pictures = shifted(frames.pictures[index], rng, shift_px)
-    tensor = torch.from_numpy(preprocessor.normalise(pictures))
-    return regressor(tensor, torch.from_numpy(frames.states[index]))
-
-
 def shifted(pictures: np.ndarray, rng: np.random.Generator, shift_px: int) -> np.ndarray:
     """Each (S, S, 3) picture of (N, 2, S, S, 3) moved by 0 to `shift_px` pixels, edges repeated."""
     if shift_px == 0:

@@ -123,9 +123,15 @@ def test_the_head_phase_leaves_the_layers_as_they_were(tmp_path):
         assert same != name.startswith("head."), name
 
 
-def test_episodes_shorter_than_a_window_are_refused_with_the_window(tmp_path):
-    with pytest.raises(ValueError, match="window of 4 steps"):
-        TrainingRun(config(), made_up_episodes(steps=3), tmp_path, Recorder())()
+def test_what_follows_the_end_of_a_short_episode_is_not_learned(tmp_path):
+    short = TrainingRun(config(), made_up_episodes(steps=3), tmp_path, Recorder())
+    short()
+    latents = short._latents()
+    batch = short._batches(latents, short.training, short.config.policy).draw(
+        np.random.default_rng(0), 16
+    )
+    assert batch.valid.shape == (16, 4)
+    assert batch.valid.sum(dim=1).tolist() == [3] * 16
 
 
 def test_an_episode_without_actions_is_named(tmp_path):
