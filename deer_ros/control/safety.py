@@ -1,0 +1,167 @@
+"""What keeps the robot from moving, and which cause came first.
+
+Pure: no clock is read, nothing is sent. The node asks before every step, and tells what happened.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+
+class State(IntEnum):
+    """The STATE_ constants of PolicyStatus."""
+
+    WAITING = 0
+    RUNNING = 1
+    STOPPED = 2
+    PAUSED = 3
+    INACTIVE = 4
+
+
+class Reason(IntEnum):
+    """The REASON_ constants of PolicyStatus."""
+
+    NONE = 0
+    INPUT_STALE = 1
+    NOT_FINITE = 2
+    MODEL_ERROR = 3
+    EPISODE_OVER = 4
+    PAUSED = 5
+    DRY_RUN = 6
+    DEACTIVATED = 7
+    SHUTDOWN = 8
+    NO_INSTRUCTION = 9
+    CLOCK_JUMPED = 10
+
+
+@dataclass(frozen=True)
+class Stop:
+    """One cause. detail: a sentence for people, with what to do about it where that helps."""
+
+    reason: Reason
+    detail: str
+
+
+SHUTDOWN = Stop(Reason.SHUTDOWN, "the node is shutting down.")
+DEACTIVATED = Stop(Reason.DEACTIVATED, "the node is not active.")
+PAUSED = Stop(Reason.PAUSED, "paused; call ~/pause with false to go on.")
+NO_INSTRUCTION = Stop(
+    Reason.NO_INSTRUCTION, "no instruction; publish one, or set the parameter `instruction`."
+)
+
+
+# Causes that last; the others are events, which only the next good step puts behind.
+STANDING = (
+    Reason.DEACTIVATED,
+    Reason.PAUSED,
+    Reason.NO_INSTRUCTION,
+    Reason.EPISODE_OVER,
+    Reason.INPUT_STALE,
+)
+
+
+class Safety:
+    """The state, the present cause of a stop, and the first one since the robot last moved.
+
+    Standing causes are attributes, set by whoever knows: `active`, `paused`, `has_instruction`,
+    `shutting_down`. What depends on time is asked with `hindrance`. Events (a model that failed, a
+    clock that jumped) are told with `stop`.
+    """
+
+    def __init__(self) -> None:
+        self.active = False
+        self.paused = False
+        self.has_instruction = False
+        self.shutting_down = False
+        self.state = State.INACTIVE
+        self.reason = Reason.NONE
+        self.detail = ""
+        self._present: Reason | None = None
+        self._has_run = False
+
+    def activate(self) -> None:
+        """Start afresh: what stopped the robot before no longer matters."""
+        self.active = True
+        self.state = State.WAITING
+        self.reason = Reason.NONE
+        self.detail = ""
+        self._present = None
+        self._has_run = False
+
+    def hindrance(self, over: Stop | None = None, stale: Stop | None = None) -> Stop | None:
+        """The standing cause that forbids a step now, the gravest first.
+
+        over: set if the episode has lasted its time. stale: set if an input is missing or old.
+        """
+        if self.shutting_down:
+            return SHUTDOWN
+        if not self.active:
+            return DEACTIVATED
+        if self.paused:
+            return PAUSED
+        if not self.has_instruction:
+            return NO_INSTRUCTION
+        return over or stale
+
+    def stop(self, stop: Stop) -> bool:
+        """Note a cause. True if it is not the one that stands already: then zero must go out."""
+        is_new = stop.reason is not self._present
+        self._present = stop.reason
+        self.detail = stop.detail
+        self.state = self._state_of(stop.reason)
+        if self.reason in (Reason.NONE, Reason.DRY_RUN):
+            self.reason = stop.reason
+        return is_new
+
+    def clear(self) -> None:
+        """No standing cause is left; the next step will tell. The first reason stays."""
+        if self._present in STANDING:
+            self._present = None
+            self.state = State.WAITING
+            self.detail = ""
+
+    def moved(self, dry: str | None = None) -> None:
+        """A step was commanded; or, with `dry` saying why not, it would have been."""
+        self._present = None
+        self._has_run = True
+        self.state = State.RUNNING
+        self.reason = Reason.NONE if dry is None else Reason.DRY_RUN
+        self.detail = dry or ""
+
+    def _state_of(self, reason: Reason) -> State:
+        if reason is Reason.DEACTIVATED:
+            return State.INACTIVE
+        if reason is Reason.PAUSED:
+            return State.PAUSED
+        waits = reason in (Reason.NO_INSTRUCTION, Reason.INPUT_STALE)
+        return State.WAITING if waits and not self._has_run else State.STOPPED
+
+
+@dataclass(frozen=True)
+class Input:
+    """An input and its age. age_s: from its stamp to now; None if nothing ever came."""
+
+    name: str
+    age_s: float | None
+
+
+def stale(inputs: list[Input], timeout_s: float) -> Stop | None:
+    """The first input that is older than `timeout_s`, or stamped further than that in the future."""
+    for source in inputs:
+        if source.age_s is None:
+            return Stop(Reason.INPUT_STALE, f"nothing has come on {source.name} yet.")
+        if source.age_s > timeout_s:
+            return Stop(
+                Reason.INPUT_STALE,
+                f"the newest message on {source.name} is {source.age_s:.2f} s old "
+                f"(safety.input_timeout is {timeout_s:g} s); if it comes at its rate, the clocks "
+                "differ, or use_sim_time is not set as it should be.",
+            )
+        if source.age_s < -timeout_s:
+            return Stop(
+                Reason.INPUT_STALE,
+                f"the newest message on {source.name} is stamped {-source.age_s:.2f} s in the "
+                "future: the clocks differ, or use_sim_time is not set as it should be.",
+            )
+    return None

@@ -1,0 +1,70 @@
+"""What goes out on the velocity topic, and when: a policy that falls silent must not leave a robot
+moving.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from deer_ros.control.command import Command
+
+# Zeros go on for this long, in case one is lost, before the topic is left to others.
+ZEROS_S = 0.5
+
+
+@dataclass(frozen=True)
+class Emission:
+    """A message that is due. command: None means zero velocity."""
+
+    command: Command | None
+
+
+class CommandStream:
+    """Repeats a command for as long as it holds; then zeros for half a second, then nothing.
+
+    Times are integer nanoseconds of any clock that does not jump. `poll` is to be called when
+    `next_ns` has come, and after every `hold` or `stop`.
+    """
+
+    def __init__(self, rate_hz: float) -> None:
+        self.set_rate(rate_hz)
+        self._command: Command | None = None
+        self._ends_ns = 0
+        self._zeros_end_ns = 0
+        self.next_ns: int | None = None
+
+    def set_rate(self, rate_hz: float) -> None:
+        """Messages per second."""
+        self._period_ns = round(1e9 / rate_hz)
+
+    def hold(self, command: Command, now_ns: int, duration_s: float) -> None:
+        """Send `command` now, and again until `duration_s` has passed."""
+        self._command = command
+        self._ends_ns = now_ns + round(duration_s * 1e9)
+        self.next_ns = now_ns
+
+    def stop(self, now_ns: int) -> None:
+        """Send zero now."""
+        self._command = None
+        self._zeros_end_ns = now_ns + round(ZEROS_S * 1e9)
+        self.next_ns = now_ns
+
+    def silence(self) -> None:
+        """Send nothing any more."""
+        self._command = None
+        self.next_ns = None
+
+    def poll(self, now_ns: int) -> Emission | None:
+        """The message due at `now_ns`, if any."""
+        if self.next_ns is None or now_ns < self.next_ns:
+            return None
+        if self._command is not None and now_ns >= self._ends_ns:
+            self.stop(now_ns)
+        command = self._command
+        self.next_ns = now_ns + self._period_ns
+        if command is not None:
+            # The end does not wait for the next repetition.
+            self.next_ns = min(self.next_ns, self._ends_ns)
+        elif self.next_ns > self._zeros_end_ns:
+            self.next_ns = None
+        return Emission(command)

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import pytest
+
+from deer_ros.control.episode import Episode
+from deer_ros.control.safety import (
+    DEACTIVATED,
+    NO_INSTRUCTION,
+    PAUSED,
+    SHUTDOWN,
+    Input,
+    Reason,
+    Safety,
+    State,
+    Stop,
+    stale,
+)
+
+STALE = Stop(Reason.INPUT_STALE, "old")
+OVER = Stop(Reason.EPISODE_OVER, "over")
+FAILED = Stop(Reason.MODEL_ERROR, "failed")
+
+
+def ready() -> Safety:
+    safety = Safety()
+    safety.activate()
+    safety.has_instruction = True
+    return safety
+
+
+def test_the_gravest_standing_cause_is_named():
+    safety = Safety()
+    assert safety.hindrance(OVER, STALE) is DEACTIVATED
+    safety.activate()
+    assert safety.hindrance(OVER, STALE) is NO_INSTRUCTION
+    safety.has_instruction = True
+    assert safety.hindrance(OVER, STALE) is OVER
+    assert safety.hindrance(None, STALE) is STALE
+    assert safety.hindrance() is None
+    safety.paused = True
+    assert safety.hindrance(OVER, STALE) is PAUSED
+    safety.shutting_down = True
+    assert safety.hindrance(OVER, STALE) is SHUTDOWN
+
+
+def test_the_first_reason_stays_until_the_robot_moves():
+    safety = ready()
+    safety.moved()
+    safety.stop(STALE)
+    safety.stop(PAUSED)
+    assert safety.reason is Reason.INPUT_STALE
+    assert (safety.state, safety.detail) == (State.PAUSED, PAUSED.detail)
+    safety.clear()
+    assert (safety.state, safety.reason) == (State.WAITING, Reason.INPUT_STALE)
+    safety.moved()
+    assert (safety.state, safety.reason, safety.detail) == (State.RUNNING, Reason.NONE, "")
+
+
+def test_a_stop_is_new_only_once():
+    safety = ready()
+    assert safety.stop(STALE)
+    assert not safety.stop(STALE)
+    assert safety.stop(PAUSED)
+    safety.moved()
+    assert safety.stop(PAUSED)
+
+
+def test_a_failure_stays_until_the_next_good_step():
+    safety = ready()
+    safety.moved()
+    safety.stop(FAILED)
+    safety.clear()
+    assert (safety.state, safety.reason) == (State.STOPPED, Reason.MODEL_ERROR)
+    safety.moved()
+    assert safety.state is State.RUNNING
+
+
+def test_before_the_first_step_missing_input_is_waiting_and_afterwards_a_stop():
+    safety = ready()
+    safety.stop(STALE)
+    assert safety.state is State.WAITING
+    safety.moved()
+    safety.stop(STALE)
+    assert safety.state is State.STOPPED
+
+
+def test_a_dry_step_runs_and_says_why_nothing_moves():
+    safety = ready()
+    safety.moved("because")
+    assert (safety.state, safety.reason, safety.detail) == (
+        State.RUNNING, Reason.DRY_RUN, "because")
+    safety.stop(STALE)
+    assert safety.reason is Reason.INPUT_STALE
+
+
+def test_activation_starts_with_a_clean_slate():
+    safety = ready()
+    safety.stop(FAILED)
+    safety.activate()
+    assert (safety.state, safety.reason) == (State.WAITING, Reason.NONE)
+    assert safety.stop(FAILED)
+
+
+@pytest.mark.parametrize("age_s, words", [
+    (None, "nothing has come on camera"), (0.6, "0.60 s old"), (-0.6, "in the future"),
+])
+def test_an_input_that_is_missing_old_or_from_the_future_is_stale(age_s, words):
+    stop = stale([Input("pose", 0.1), Input("camera", age_s)], timeout_s=0.5)
+    assert stop.reason is Reason.INPUT_STALE and words in stop.detail
+
+
+def test_fresh_inputs_are_not_stale():
+    assert stale([Input("pose", 0.5), Input("camera", -0.5)], timeout_s=0.5) is None
+
+
+def test_an_episode_ends_after_its_time_and_stays_so_until_a_restart():
+    episode = Episode()
+    assert episode.over(10**18, 3.0) is None
+    episode.count_step(10**9)
+    assert episode.over(4 * 10**9 - 1, 3.0) is None
+    assert episode.over(4 * 10**9, 3.0).reason is Reason.EPISODE_OVER
+    assert episode.over(10**9, 3.0) is not None
+    episode.restart("again")
+    assert episode.over(10 * 10**9, 3.0) is None
+
+
+def test_episodes_are_numbered_by_resets_that_had_steps_in_between():
+    episode = Episode()
+    episode.restart("activated")
+    episode.restart("new instruction")
+    assert (episode.number, episode.step, episode.reset_reason) == (1, 0, "new instruction")
+    generation = episode.generation
+    episode.count_step(0)
+    episode.restart("gap")
+    assert (episode.number, episode.step) == (2, 0)
+    assert episode.generation != generation
