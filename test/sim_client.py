@@ -33,8 +33,8 @@ WAIT_S = 20.0
 
 
 @contextlib.contextmanager
-def running_simulator(folder, **parameters):
-    """(client, process) of a simulator with these parameters."""
+def running_simulator(folder, sees=True, **parameters):
+    """(client, process) of a simulator with these parameters. sees: the client takes pictures."""
     with contextlib.ExitStack() as stack:
         patch = stack.enter_context(pytest.MonkeyPatch.context())
         for name in ("ROS_DOMAIN_ID", "ROS_AUTOMATIC_DISCOVERY_RANGE", "ROS_LOCALHOST_ONLY"):
@@ -42,7 +42,7 @@ def running_simulator(folder, **parameters):
         domain = stack.enter_context(reserved_domain())
         isolate(domain)
         process = stack.enter_context(NodeProcess("sim_node", parameters, folder))
-        client = SimClient(domain, process)
+        client = SimClient(domain, process, sees)
         stack.callback(client.close)
         client.wait(lambda: client.episodes and client.joints)
         yield client, process
@@ -51,7 +51,7 @@ def running_simulator(folder, **parameters):
 class SimClient:
     """Keeps every message by stamp; publishes what a policy or a person would."""
 
-    def __init__(self, domain: int, process: NodeProcess):
+    def __init__(self, domain: int, process: NodeProcess, sees: bool = True):
         self._process = process
         self._context = rclpy.Context()
         rclpy.init(context=self._context, domain_id=domain)
@@ -69,8 +69,6 @@ class SimClient:
         self.episodes: list[SimulatorEpisode] = []
         sensor = qos_profile_sensor_data
         for kind, topic, take, qos in (
-            (Image, "camera/static/image", self._take_static, sensor),
-            (Image, "camera/gripper/image", self._by_stamp(self.gripper), sensor),
             (JointState, "joint_states",
              self._by_stamp(self.joints, lambda m: list(m.position)), sensor),
             (PoseStamped, "end_effector/pose", self._by_stamp(self.poses, position), sensor),
@@ -79,6 +77,10 @@ class SimClient:
             (SimulatorEpisode, "simulated_robot/episode", self.episodes.append, LATCHED),
         ):
             self.node.create_subscription(kind, topic, take, qos)
+        if sees:
+            self.node.create_subscription(Image, "camera/static/image", self._take_static, sensor)
+            self.node.create_subscription(Image, "camera/gripper/image",
+                                          self._by_stamp(self.gripper), sensor)
         self._action = self.node.create_publisher(EndEffectorAction, "deer/action", 10)
         self._twist = self.node.create_publisher(TwistStamped, "deer/twist", 10)
         self._opening = self.node.create_publisher(Float64, "deer/gripper", 10)

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -19,11 +20,13 @@ class NodeProcess:
     """One of this package's nodes, with ROS parameters; a context manager that always ends it.
 
     name: of the executable. parameters: as JSON would hold them. They and the log are written into
-    `folder`.
+    `folder`. environment: on top of this process's own.
     """
 
-    def __init__(self, name: str, parameters: dict, folder: Path):
+    def __init__(self, name: str, parameters: dict, folder: Path,
+                 environment: dict[str, str] | None = None):
         self.name = name
+        self._environment = environment or {}
         self.log = folder / f"{self.name}.log"
         self._parameters = folder / f"{self.name}.yaml"
         # JSON is YAML, and keeps a path that looks like a number a text.
@@ -37,7 +40,7 @@ class NodeProcess:
         with open(self.log, "wb") as log:
             # In a session of its own: a Ctrl-C reaches this process only, which ends the others.
             self._process = subprocess.Popen(
-                self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+                self._command, env=os.environ | self._environment, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
                 start_new_session=True)
         return self
 
@@ -55,12 +58,19 @@ class NodeProcess:
         lines = self.log.read_text(errors="replace").splitlines()
         return "\n".join(f"  {line}" for line in lines[-TAIL_LINES:]) or "  (none)"
 
-    def stop(self) -> int:
-        """Asks, then kills; returns the exit code."""
+    def signal(self, wanted: signal.Signals) -> None:
+        self._process.send_signal(wanted)
+
+    def wait(self, timeout_s: float) -> int:
+        """The exit code; subprocess.TimeoutExpired where there is none in time."""
+        return self._process.wait(timeout_s)
+
+    def stop(self) -> None:
+        """Asks, then kills. Does nothing where it has ended already."""
         if self._process.poll() is None:
-            self._process.send_signal(signal.SIGTERM)
+            self.signal(signal.SIGTERM)
             try:
-                self._process.wait(GRACE_S)
+                self.wait(GRACE_S)
             except subprocess.TimeoutExpired:
                 self._process.kill()
-        return self._process.wait()
+                self._process.wait()

@@ -41,10 +41,15 @@ class SimulatedRobotNode(Node):
                      lambda: self._value("camera_rate")))
         self.create_service(Trigger, "~/reset", self._on_reset)
         self._reset()
+        self.get_logger().info(f"ready, {'lockstep' if self._value('lockstep') else 'real time'}")
 
     def work(self) -> float:
         """Lets the world go on; returns the seconds until it should be called again."""
         return self._pace.work()
+
+    def report(self) -> None:
+        """Says how the episode's pictures went."""
+        self.get_logger().info(self._pace.report())
 
     def _value(self, name: str):
         return self.get_parameter(name).value
@@ -60,6 +65,7 @@ class SimulatedRobotNode(Node):
         return f"{task}, seed {seed}: {self._robot.instruction}"
 
     def _on_reset(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        self.report()
         try:
             response.message = self._reset()
             response.success = True
@@ -85,6 +91,7 @@ def main() -> int:
     executor.add_node(node)
     while not stop.is_set():
         executor.spin_once(timeout_sec=node.work())
+    node.report()
     node.destroy_node()
     rclpy.shutdown()
     return 0

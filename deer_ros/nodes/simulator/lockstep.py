@@ -34,17 +34,24 @@ class Lockstep:
         self._stamp_ns = FIRST_STAMP_NS
         self._pictures = None
         self._repeat_at_s = 0.0
+        self._repeats = 0
         node.create_subscription(EndEffectorAction, "deer/action", self._answer, 10)
 
     def restart(self, seed: int) -> None:
         """The robot was reset."""
         self._stamp_ns += RESET_NS
+        self._repeats = 0
         self._episode.restart(seed, self._stamp_ns)
         self._look_and_send()
+
+    def report(self) -> str:
+        """How often it had to ask again since the reset."""
+        return f"pictures without an answer were sent again {self._repeats} times"
 
     def work(self) -> float:
         """Sends again what nobody answered; returns the seconds until more is due."""
         if time.monotonic() >= self._repeat_at_s:
+            self._repeats += not self._episode.done
             self._send()
         return max(0.0, self._repeat_at_s - time.monotonic())
 

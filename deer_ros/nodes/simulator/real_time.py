@@ -57,6 +57,8 @@ class RealTime:
         self._ticks = 0
         self._next_tick_ns = 0
         self._next_picture_ns = 0
+        self._pictures = 0
+        self._dropped = 0
 
         node.create_subscription(TwistStamped, "deer/twist", self._take_twist, 1)
         # A volatile publisher matches only the first, and the policy's last word only the second.
@@ -69,9 +71,13 @@ class RealTime:
         """The robot was reset: it stands still, and the cameras are silent for a second."""
         now_ns = self._clock.now().nanoseconds
         self._velocity_stamp_ns = 0
-        self._ticks = 0
+        self._ticks = self._pictures = self._dropped = 0
         self._next_tick_ns = self._next_picture_ns = now_ns + RESET_NS
         self._episode.restart(seed, now_ns)
+
+    def report(self) -> str:
+        """How well the cameras kept their rate since the reset."""
+        return f"each camera took {self._pictures} pictures and dropped {self._dropped}"
 
     def work(self) -> float:
         """Does what is due, up to one pair of pictures; returns the seconds until more is due."""
@@ -99,11 +105,13 @@ class RealTime:
         period_ns = round(1e9 / self._camera_rate_hz())
         self._next_picture_ns += period_ns
         if now_ns - stamp_ns > LATEST_PICTURE_PERIODS * period_ns:
+            self._dropped += 1
             self._logger.warning(
                 "drawing takes longer than camera_rate allows: pictures are dropped. Lower "
                 "camera_rate, image_width and image_height, or render_scale",
                 throttle_duration_sec=10.0)
         else:
+            self._pictures += 1
             self._outputs.publish_pictures(stamp_ns, *self._robot.pictures())
 
     def _let_lost_time_go(self, now_ns: int) -> None:
