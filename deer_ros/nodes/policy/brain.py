@@ -1,0 +1,99 @@
+"""The model's side of a step: pictures in, a checked answer out. Only the worker's thread comes here."""
+
+from __future__ import annotations
+
+import math
+import traceback
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from rclpy.impl.rcutils_logger import RcutilsLogger
+
+from deer_ros.control.safety import Reason, Stop
+from deer_ros.control.sampler import Pair, Picture
+from deer_ros.nodes import images
+from deer_ros.nodes.policy.inputs import WARN_EVERY_S
+from deer_ros.nodes.policy.plan import Plan
+from deer_ros.observation import Observation
+
+if TYPE_CHECKING:
+    from deer_ros.policy import DeerPolicy, Step
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """step: finite, and not yet committed; None where there is none.
+
+    stop: what is wrong with the model, if anything is. unreadable: pictures that could not be read;
+    then there is neither an observation nor a step.
+    """
+
+    observation: Observation | None = None
+    step: Step | None = None
+    stop: Stop | None = None
+    unreadable: int = 0
+
+
+class Brain:
+    """A policy, the rule it was last told, and the episode that its recurrent state belongs to."""
+
+    def __init__(self, policy: DeerPolicy, logger: RcutilsLogger) -> None:
+        self._policy = policy
+        self._logger = logger
+        self._plan: Plan | None = None
+        self._generation: int | None = None
+
+    def answer(self, pair: Pair, plan: Plan, instruction: str, generation: int) -> Answer:
+        """Run the model once. Whatever it does, nothing is raised, and its state is not advanced."""
+        pictures = [self._read(pair.static), self._read(pair.gripper)]
+        unreadable = sum(picture is None for picture in pictures)
+        if unreadable:
+            return Answer(unreadable=unreadable)
+        observation = Observation(*pictures)
+        try:
+            self._obey(plan, generation)
+            step = self._policy.step(observation, instruction, commit=False)
+            check(step)
+        except ArithmeticError as error:
+            return Answer(observation, stop=Stop(Reason.NOT_FINITE, str(error)))
+        except Exception as error:
+            self._logger.error(
+                f"the model failed: {_with_traceback(error)}", throttle_duration_sec=WARN_EVERY_S)
+            return Answer(
+                observation, stop=Stop(Reason.MODEL_ERROR, f"{type(error).__name__}: {error}"))
+        return Answer(observation, step)
+
+    def commit(self, step: Step) -> None:
+        """Advance the recurrent state."""
+        self._policy.commit(step)
+
+    def _obey(self, plan: Plan, generation: int) -> None:
+        if plan is not self._plan:
+            rule = plan.rule
+            self._policy.set_thresholds(
+                rule.thresholds, rule.metric, rule.exits[-1], rule.steps_per_decision)
+            self._plan = plan
+        if generation != self._generation:
+            self._policy.reset()
+            self._generation = generation
+
+    def _read(self, picture: Picture) -> np.ndarray | None:
+        try:
+            return images.to_rgb(picture.payload)
+        except ValueError as error:
+            self._logger.warning(str(error), throttle_duration_sec=WARN_EVERY_S)
+            return None
+
+
+def check(step: Step) -> None:
+    """Raises FloatingPointError if a value of the answer is not finite or no probability."""
+    if not np.isfinite(step.action).all() or not math.isfinite(step.gripper_probability):
+        raise FloatingPointError(
+            f"the model answered {np.asarray(step.action).tolist()}, gripper "
+            f"{step.gripper_probability}; the answer was dropped."
+        )
+
+
+def _with_traceback(error: Exception) -> str:
+    return "".join(traceback.format_exception(type(error), error, error.__traceback__))

@@ -1,0 +1,94 @@
+"""/diagnostics, once a second, also while inactive: for a robot's monitor and for people."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.node import Node
+from rclpy.qos import QoSProfile
+
+from deer_ros.control.safety import Reason, State
+from deer_ros.nodes.policy.loop import PolicyLoop
+from deer_ros.nodes.policy.settings import Settings
+
+_FAULTS = (Reason.MODEL_ERROR, Reason.NOT_FINITE)
+_QUIET_STATES = (State.RUNNING, State.PAUSED, State.INACTIVE)
+
+
+class Diagnostics:
+    """Publishes one status about the policy and one about its inputs."""
+
+    def __init__(self, node: Node, loop: PolicyLoop, settings: Callable[[], Settings]) -> None:
+        self._node = node
+        self._loop = loop
+        self._settings = settings
+        self._reported_s = time.monotonic()
+        self._publisher = node.create_publisher(
+            DiagnosticArray, "/diagnostics", QoSProfile(depth=10))
+
+    def publish(self) -> None:
+        """To be called once a second."""
+        message = DiagnosticArray(status=[self._policy(), self._inputs()])
+        message.header.stamp = self._node.get_clock().now().to_msg()
+        self._publisher.publish(message)
+
+    def _policy(self) -> DiagnosticStatus:
+        loop, settings = self._loop, self._settings()
+        safety, plan = loop.safety, loop.plan
+        now_s = time.monotonic()
+        elapsed_s, self._reported_s = now_s - self._reported_s, now_s
+        totals = loop.record.take_report()
+        values = {
+            "state": safety.state.name,
+            "reason": safety.reason.name,
+            "model": settings.model,
+            "settings version": settings.version,
+            "instruction": loop.instruction,
+            "episode": loop.episode.number,
+            "step": loop.episode.step,
+            "last reset": loop.episode.reset_reason,
+            "steps per second": f"{totals.steps / elapsed_s:.1f}",
+            "mean exit layer": f"{totals.mean('layers'):.2f}",
+            "mean model time [ms]": f"{totals.mean('step_ms'):.1f}",
+            "mean llm GFLOPs": f"{totals.mean('llm_gflops'):.4f}",
+            "mean step GFLOPs": f"{totals.mean('step_gflops'):.4f}",
+        }
+        if plan is not None:
+            values["steps per second asked"] = f"{plan.control_rate_hz:g}"
+            values["dry run"] = plan.dry or "no"
+            values["deepest layer"] = plan.rule.exits[-1]
+        text = safety.detail or safety.state.name.lower()
+        return _status(self._name("policy"), self._level(), text, values)
+
+    def _level(self) -> bytes:
+        safety = self._loop.safety
+        if safety.state is State.STOPPED and safety.reason in _FAULTS:
+            return DiagnosticStatus.ERROR
+        is_quiet = safety.state in _QUIET_STATES or safety.reason is Reason.NONE
+        return DiagnosticStatus.OK if is_quiet else DiagnosticStatus.WARN
+
+    def _inputs(self) -> DiagnosticStatus:
+        sampler, timeout_s = self._loop.sampler, self._settings().safety_input_timeout
+        values = {"images seen": sampler.seen, "images used": sampler.used,
+                  "images refused": sampler.refused}
+        late = []
+        ages = self._loop.input_ages()
+        for source in ages:
+            shown = "nothing has come" if source.age_s is None else f"{source.age_s:.3f}"
+            values[f"age of {source.name} [s]"] = shown
+            if source.age_s is None or source.age_s > timeout_s:
+                late.append(source.name)
+        cameras_late = self._loop.safety.active and any("camera" in name for name in late)
+        text = f"missing or old: {', '.join(late)}" if late else "all inputs are fresh"
+        level = DiagnosticStatus.WARN if cameras_late else DiagnosticStatus.OK
+        return _status(self._name("inputs"), level, text, values)
+
+    def _name(self, part: str) -> str:
+        return f"{self._node.get_name()}: {part}"
+
+
+def _status(name: str, level: bytes, message: str, values: dict[str, object]) -> DiagnosticStatus:
+    pairs = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
+    return DiagnosticStatus(name=name, level=level, message=message, values=pairs)

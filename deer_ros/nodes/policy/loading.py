@@ -1,0 +1,43 @@
+"""Loading the policy that the settings ask for."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deer_ros.nodes.policy.settings import Settings
+from deer_ros.resources import bundled_model
+
+if TYPE_CHECKING:
+    from deer_ros.policy import DeerPolicy
+
+
+def load_policy(settings: Settings) -> DeerPolicy:
+    """The policy in the directory that `settings.model` names.
+
+    Raises OSError or ValueError with a sentence if there is none, or its weights are not the ones
+    that `model_sha256` asks for; ImportError where PyTorch is missing.
+    """
+    bundled = settings.model in ("", "bundled")
+    folder = bundled_model() if bundled else Path(settings.model).expanduser()
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no model directory {folder} (parameter model).")
+
+    # Not before it is needed: PyTorch takes seconds, and the node must answer from the start.
+    import torch
+
+    from deer_ros.checkpoint import weights_sha256
+    from deer_ros.policy import DeerPolicy
+
+    if "OMP_NUM_THREADS" not in os.environ:
+        # One core stays free for the executor, or parameters wait for the model.
+        torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))
+    if settings.model_sha256:
+        found = weights_sha256(folder)
+        if found != settings.model_sha256.lower():
+            raise ValueError(
+                f"the weights in {folder} have the SHA-256 {found}; model_sha256 asks for "
+                f"{settings.model_sha256.lower()}."
+            )
+    return DeerPolicy.from_pretrained(folder, settings.device, settings.dtype)

@@ -1,0 +1,129 @@
+"""The table of settings as ROS parameters: declared, checked, and turned into snapshots."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from rcl_interfaces.msg import ParameterDescriptor, SetParametersResult
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+from deer_ros.model.config import DeerConfig
+from deer_ros.nodes.policy.settings import (
+    FIELDS,
+    LIVE,
+    ROWS,
+    START,
+    Row,
+    Settings,
+    default_thresholds,
+)
+
+THRESHOLDS = "exit.thresholds"
+
+
+class NodeParameters:
+    """Holds the settings in force. Used in the executor's thread; `settings` may be read in any.
+
+    on_change(settings, names) is called after each accepted change. A wrong value at start is
+    reported in one line, and the default stays.
+    """
+
+    def __init__(self, node: Node, on_change: Callable[[Settings, frozenset[str]], None]) -> None:
+        self.settings = Settings()
+        self._node = node
+        self._on_change = on_change
+        self._config: DeerConfig | None = None
+        self._declaring = False
+        for row in ROWS.values():
+            if row.name != THRESHOLDS:
+                self._declare(row, row.default)
+        node.add_on_set_parameters_callback(self._on_set)
+
+    def check_model(self, config: DeerConfig) -> None:
+        """From now on changes must suit this model. Raises ValueError if the settings do not.
+
+        The thresholds become a parameter with the first model, as only then their number is known.
+        """
+        default = default_thresholds(config)
+        given = self.settings.exit_thresholds
+        if given and len(given) != len(default):
+            self._node.get_logger().warning(
+                f"{THRESHOLDS} had {len(given)} numbers, for another model: it has this model's own "
+                f"{len(default)} now."
+            )
+        if len(given) != len(default):
+            self._set_default(ROWS[THRESHOLDS], default)
+        if not self._node.has_parameter(THRESHOLDS):
+            self._config = config
+            self._declare(ROWS[THRESHOLDS], default)
+        self.settings.check_whole(config)
+        self._config = config
+
+    def forget_model(self) -> None:
+        """No model is loaded any more: what may only be set while unconfigured may be set."""
+        self._config = None
+
+    def _declare(self, row: Row, default: Any) -> None:
+        """Declare one parameter; what the command line or a file says of it counts if it is right."""
+        descriptor = ParameterDescriptor(
+            description=row.meaning,
+            additional_constraints=f"{row.allowed.words}; may be set: {row.change}",
+            # Lets a whole number through where a fraction is asked for; Row.convert checks types.
+            dynamic_typing=True,
+        )
+        self._declaring = True
+        try:
+            value = self._node.declare_parameter(row.name, _plain(default), descriptor).value
+        finally:
+            self._declaring = False
+        try:
+            self._take({row.name: value})
+        except ValueError as error:
+            self._node.get_logger().error(f"{error} The default is used: {_plain(default)!r}.")
+            self._set_default(row, default)
+
+    def _set_default(self, row: Row, default: Any) -> None:
+        self._take({row.name: default}, check=False)
+        if self._node.has_parameter(row.name):
+            self._declaring = True
+            try:
+                self._node.set_parameters([Parameter(row.name, value=_plain(default))])
+            finally:
+                self._declaring = False
+
+    def _take(self, changes: Mapping[str, Any], check: bool = True) -> None:
+        self.settings = self.settings.replaced(changes, self._config if check else None)
+
+    def _on_set(self, parameters: list[Parameter]) -> SetParametersResult:
+        changes = {p.name: p.value for p in parameters if p.name in ROWS}
+        if self._declaring or not changes:
+            return SetParametersResult(successful=True)
+        try:
+            self._check_moment(changes)
+            self._take(changes)
+        except ValueError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        self._on_change(self.settings, frozenset(changes))
+        return SetParametersResult(successful=True)
+
+    def _check_moment(self, changes: Mapping[str, Any]) -> None:
+        for name, value in changes.items():
+            row = ROWS[name]
+            if row.convert(value) == getattr(self.settings, FIELDS[name]) or row.change == LIVE:
+                continue
+            if row.change == START:
+                raise ValueError(
+                    f"{name} counts only at start; set it in the parameter file or on the command "
+                    "line."
+                )
+            if self._config is not None:
+                raise ValueError(
+                    f"{name} can only be set while the node is unconfigured; deactivate it and clean "
+                    "it up first (lifecycle transitions `deactivate` and `cleanup`)."
+                )
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

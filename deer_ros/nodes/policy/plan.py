@@ -1,0 +1,86 @@
+"""What the settings and the model say together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from deer_ros.control.command import ActionSemantics, Limits, needs_pose
+from deer_ros.exit_rule import ExitRule
+from deer_ros.model.config import DeerConfig
+from deer_ros.nodes.policy.settings import Settings
+
+SIMULATION_MODEL = (
+    "the model was trained in simulation; set the parameter allow_simulation_model to let it move a "
+    "robot."
+)
+DRY_RUN = "the parameter dry_run is on."
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that a step obeys, immutable, so that a step sees one whole.
+
+    hold_s: how long a command lasts. dry: why nothing is commanded, or None.
+    """
+
+    settings: Settings
+    semantics: ActionSemantics
+    limits: Limits
+    rule: ExitRule
+    control_rate_hz: float
+    hold_s: float
+    max_duration_s: float
+    dry: str | None
+
+    @classmethod
+    def of(cls, settings: Settings, config: DeerConfig) -> Plan:
+        """Zeros of the settings filled in from the model. Raises ValueError as check_whole does."""
+        action = config.action
+        semantics = ActionSemantics(
+            rate_hz=action.rate_hz,
+            frame=action.frame,
+            rotation=action.rotation,
+            reference=action.reference,
+            linear_scale=settings.action_linear_scale or action.linear_scale,
+            angular_scale=settings.action_angular_scale or action.angular_scale,
+        )
+        limits = Limits(
+            settings.safety_max_linear_velocity or semantics.max_linear_velocity,
+            settings.safety_max_angular_velocity or semantics.max_angular_velocity,
+            settings.safety_workspace_min,
+            settings.safety_workspace_max,
+        )
+        from_simulation = config.trained_in == "simulation"
+        dry = None
+        if from_simulation and not settings.allow_simulation_model:
+            dry = SIMULATION_MODEL
+        if settings.dry_run:
+            dry = DRY_RUN
+        return cls(
+            settings=settings,
+            semantics=semantics,
+            limits=limits,
+            rule=settings.exit_rule(config),
+            control_rate_hz=settings.control_rate or action.rate_hz,
+            hold_s=1.0 / action.rate_hz,
+            max_duration_s=settings.episode_max_duration
+            or config.max_episode_steps / action.rate_hz,
+            dry=dry,
+        )
+
+    @property
+    def needs_pose(self) -> bool:
+        """Whether no step may be commanded without the end effector's pose."""
+        return needs_pose(self.semantics, self.limits)
+
+    def warnings(self) -> list[str]:
+        """What is allowed, but worth a word."""
+        sentences = []
+        if self.control_rate_hz != self.semantics.rate_hz:
+            sentences.append(
+                f"control_rate is {self.control_rate_hz:g} Hz; the model was trained at "
+                f"{self.semantics.rate_hz:g} Hz, and a command lasts {self.hold_s * 1e3:.0f} ms."
+            )
+        if self.dry is not None:
+            sentences.append(f"dry run, nothing is commanded: {self.dry}")
+        return sentences

@@ -1,0 +1,314 @@
+"""Every parameter of the policy node, said once.
+
+The fields of `Settings` are the table: defaults, units, what is allowed and what it means. The
+values of a step are one `Settings`, which never changes; a change of parameters makes another one.
+Nothing here needs ROS. `python -m deer_ros.nodes.policy.settings` prints the table for the documentation.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, get_origin, get_type_hints
+
+from deer_ros.control.command import NO_WORKSPACE_M
+from deer_ros.exit_rule import ExitRule
+from deer_ros.model.config import METRICS, DeerConfig
+
+LIVE = "live"
+UNCONFIGURED = "while unconfigured"
+START = "at start"
+
+# ROS cannot say infinity in a parameter that refuses it; no difference of two actions is as large.
+ALWAYS = 1e9
+NEVER = -1.0
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """What a value must be, in words and as a test."""
+
+    words: str
+    test: Callable[[Any], bool]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One parameter. kind: str, bool, int, float or tuple. change: when it may be set."""
+
+    name: str
+    kind: type
+    default: Any
+    unit: str
+    allowed: Allowed
+    change: str
+    meaning: str
+
+    def convert(self, value: Any) -> Any:
+        """`value` as this parameter's type. Raises ValueError with a sentence if it is not allowed.
+
+        Whole numbers pass where fractions are asked for, inside arrays too.
+        """
+        converted = _converted(value, self.kind)
+        if converted is None or not _is_finite(converted) or not self.allowed.test(converted):
+            raise ValueError(f"{self.name} is {_shown(value)}; allowed: {self.allowed.words}.")
+        return converted
+
+
+def one_of(*words: str) -> Allowed:
+    return Allowed(", ".join(words), lambda value: value in words)
+
+
+def number(low: float, high: float) -> Allowed:
+    return Allowed(f"{low:g} to {high:g}", lambda value: low <= value <= high)
+
+
+def above_zero(high: float) -> Allowed:
+    return Allowed(f"above 0, up to {high:g}", lambda value: 0 < value <= high)
+
+
+def matching(pattern: str, words: str) -> Allowed:
+    return Allowed(words, lambda value: re.fullmatch(pattern, value) is not None)
+
+
+def numbers(count: int, low: float, high: float) -> Allowed:
+    return Allowed(
+        f"{count} numbers, each {low:g} to {high:g}",
+        lambda values: len(values) == count and all(low <= value <= high for value in values),
+    )
+
+
+ANY_TEXT = Allowed("any text", lambda value: True)
+TRUTH = Allowed("true, false", lambda value: True)
+THRESHOLDS = Allowed("finite numbers, one per exit of the model", lambda values: len(values) > 0)
+
+
+def parameter(
+    name: str, default: Any, unit: str, allowed: Allowed, meaning: str, change: str = LIVE
+) -> Any:
+    """A field of Settings with its row of the table."""
+    metadata = {"name": name, "unit": unit, "allowed": allowed, "change": change,
+                "meaning": meaning}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One consistent set of values. version counts the accepted changes from 1."""
+
+    version: int = 1
+
+    model: str = parameter(
+        "model", "bundled", "", ANY_TEXT,
+        "Model directory, or `bundled` for the one that comes with the package.", UNCONFIGURED)
+    device: str = parameter(
+        "device", "auto", "", matching(r"auto|cpu|cuda(:\d+)?", "auto, cpu, cuda, cuda:N"),
+        "Where the model runs; `auto` is a GPU if there is one.", UNCONFIGURED)
+    dtype: str = parameter(
+        "dtype", "auto", "", one_of("auto", "float32", "bfloat16", "float16"),
+        "Precision of the weights; `auto` is as stored.", UNCONFIGURED)
+    model_sha256: str = parameter(
+        "model_sha256", "", "", matching(r"([0-9a-fA-F]{64})?", "64 hexadecimal digits, or empty"),
+        "SHA-256 that the weights (model.safetensors, or its shards one after the other) must have to "
+        "be loaded; empty: not checked.", UNCONFIGURED)
+    autostart: bool = parameter(
+        "autostart", True, "", TRUTH, "Configure and activate on start.", START)
+    instruction: str = parameter(
+        "instruction", "", "", ANY_TEXT,
+        "What to do, as text; the same as the topic, and whichever comes last holds. Empty: none, "
+        "the robot stands.")
+    control_rate: float = parameter(
+        "control_rate", 0.0, "Hz", number(0, 1000),
+        "Steps per second at most; 0: the model's. Another rate than the model's is warned of.")
+    command_rate: float = parameter(
+        "command_rate", 30.0, "Hz", number(1, 1000), "Twist messages per second.")
+    dry_run: bool = parameter(
+        "dry_run", False, "", TRUTH,
+        "Everything runs, but ~/twist, ~/target_pose and ~/gripper stay silent. Turning it on sends "
+        "zero first.")
+    allow_simulation_model: bool = parameter(
+        "allow_simulation_model", False, "", TRUTH,
+        "Let a model that was trained in simulation move the robot. Without it the node runs dry "
+        "with such a model.", UNCONFIGURED)
+
+    exit_policy: str = parameter(
+        "exit.policy", "budget", "", one_of("budget", "fixed"),
+        "`budget`: as deep as the budgets allow; while none is set, to the deepest permitted exit. "
+        "`fixed`: leave at the first exit whose delta is at most its threshold in exit.thresholds.")
+    exit_thresholds: tuple[float, ...] = parameter(
+        "exit.thresholds", (), "", THRESHOLDS,
+        "Used with exit.policy `fixed`. The default is the model's own, set once it is loaded. "
+        f"Below 0: this exit is never taken ({NEVER:g} in the default). The deepest permitted exit "
+        f"is always taken, whatever its number ({ALWAYS:g} in the default).")
+    exit_metric: str = parameter(
+        "exit.metric", "l2", "", one_of(*METRICS),
+        "How two successive exits' pose actions are compared.")
+    exit_steps_per_decision: int = parameter(
+        "exit.steps_per_decision", 1, "steps", number(1, 1000),
+        "The criterion is asked every so many steps; in between the exit stays.")
+    exit_max_layer: int = parameter(
+        "exit.max_layer", 0, "layers", number(0, 10000),
+        "Deepest layer that may run, rounded down to an exit; 0: all.")
+
+    image_transport: str = parameter(
+        "image.transport", "raw", "", one_of("raw", "compressed"),
+        "`raw`: sensor_msgs/Image; `compressed`: CompressedImage on .../compressed.", UNCONFIGURED)
+    image_reliability: str = parameter(
+        "image.reliability", "best_effort", "", one_of("best_effort", "reliable"),
+        "Of the images' subscriptions.", UNCONFIGURED)
+    image_max_skew: float = parameter(
+        "image.max_skew", 0.05, "s", number(0, 10),
+        "Largest difference of the two cameras' stamps in one step.")
+
+    safety_input_timeout: float = parameter(
+        "safety.input_timeout", 0.5, "s", above_zero(60),
+        "Age after which an input is stale and the robot stops; a longer gap in a camera's stamps "
+        "starts a new episode.")
+    safety_max_linear_velocity: float = parameter(
+        "safety.max_linear_velocity", 0.0, "m/s", number(0, 1000),
+        "Largest speed; commands beyond are shortened. 0: what the model's largest action means.")
+    safety_max_angular_velocity: float = parameter(
+        "safety.max_angular_velocity", 0.0, "rad/s", number(0, 1000),
+        "Largest angular speed; commands beyond are shortened. 0: what the model's largest action "
+        "means.")
+    safety_workspace_min: tuple[float, ...] = parameter(
+        "safety.workspace_min", (-NO_WORKSPACE_M,) * 3, "m",
+        numbers(3, -NO_WORKSPACE_M, NO_WORKSPACE_M),
+        "Lowest x, y, z of the end effector in action.frame_id: twist components that lead out are "
+        f"zeroed, the target stays inside. -{NO_WORKSPACE_M:g}: off. Below the maximum: where a "
+        "whole box moves, set both at once.")
+    safety_workspace_max: tuple[float, ...] = parameter(
+        "safety.workspace_max", (NO_WORKSPACE_M,) * 3, "m",
+        numbers(3, -NO_WORKSPACE_M, NO_WORKSPACE_M),
+        f"Highest x, y, z of the end effector, likewise. {NO_WORKSPACE_M:g}: off.")
+    episode_max_duration: float = parameter(
+        "episode.max_duration", 0.0, "s", number(0, 86400),
+        "Then the robot stops until a new instruction or ~/reset; 0: the model's.")
+
+    action_frame_id: str = parameter(
+        "action.frame_id", "base_link", "", matching(r"\S+", "the name of a frame, not empty"),
+        "Frame of the commands and of end_effector/pose: the robot's base.")
+    action_linear_scale: float = parameter(
+        "action.linear_scale", 0.0, "m", number(0, 10), "Metres per unit of action; 0: the model's.")
+    action_angular_scale: float = parameter(
+        "action.angular_scale", 0.0, "rad", number(0, 10),
+        "Radians per unit of action; 0: the model's.")
+    gripper_hysteresis: float = parameter(
+        "gripper.hysteresis", 0.1, "", number(0, 0.5),
+        "The probability of an open gripper must pass 0.5 by this much before the gripper changes.")
+    executor: str = parameter(
+        "executor", "single_threaded", "", one_of("single_threaded", "events"),
+        "How callbacks are run; `events` is quicker where this ROS release has it.", START)
+
+    def replaced(self, changes: Mapping[str, Any], config: DeerConfig | None) -> Settings:
+        """A copy with some values exchanged, by parameter name, and the next version.
+
+        config: of the loaded model, if one is. Raises ValueError with a sentence if a value, or the
+        whole that comes out, is not allowed.
+        """
+        fields = {FIELDS[name]: ROWS[name].convert(value) for name, value in changes.items()}
+        changed = dataclasses.replace(self, version=self.version + 1, **fields)
+        changed.check_whole(config)
+        return changed
+
+    def check_whole(self, config: DeerConfig | None) -> None:
+        """Raises ValueError with a sentence where values do not go together, or not with the model."""
+        box = zip("xyz", self.safety_workspace_min, self.safety_workspace_max)
+        for axis, low, high in box:
+            if low >= high:
+                raise ValueError(
+                    f"the workspace would be empty: safety.workspace_min is {low:g} and "
+                    f"safety.workspace_max {high:g} in {axis}. Set both at once, or first the one "
+                    "that widens the box."
+                )
+        if config is not None:
+            self.exit_rule(config)
+
+    def exit_rule(self, config: DeerConfig) -> ExitRule:
+        """Thresholds, metric and depth as the model will use them. Raises ValueError."""
+        count = len(config.exit_layers)
+        thresholds = (NEVER,) * count
+        if self.exit_policy == "fixed":
+            thresholds = self.exit_thresholds
+        if self.exit_thresholds and len(self.exit_thresholds) != count:
+            raise ValueError(
+                f"exit.thresholds has {len(self.exit_thresholds)} numbers; the model needs {count}, "
+                f"one per exit, after layers {list(config.exit_layers)}."
+            )
+        return ExitRule.of(
+            config,
+            config.language.layers,
+            thresholds,
+            self.exit_metric,
+            self.exit_max_layer or None,
+            self.exit_steps_per_decision,
+        )
+
+
+def default_thresholds(config: DeerConfig) -> tuple[float, ...]:
+    """The model's own thresholds as a parameter can hold them."""
+    return tuple(min(max(threshold, NEVER), ALWAYS) for threshold in config.thresholds)
+
+
+def _rows() -> Iterable[tuple[str, Row]]:
+    kinds = get_type_hints(Settings)
+    for field in dataclasses.fields(Settings):
+        if field.metadata:
+            kind = get_origin(kinds[field.name]) or kinds[field.name]
+            yield field.name, Row(kind=kind, default=field.default, **field.metadata)
+
+
+ROWS = {row.name: row for _, row in _rows()}
+FIELDS = {row.name: field for field, row in _rows()}
+
+
+def _converted(value: Any, kind: type) -> Any:
+    """None where the type does not fit. A truth value is no number."""
+    if kind is tuple:
+        if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+            return None
+        items = [_converted(item, float) for item in value]
+        return None if None in items else tuple(items)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    return value if type(value) is kind else None
+
+
+def _is_finite(value: Any) -> bool:
+    items = value if isinstance(value, tuple) else (value,)
+    return all(math.isfinite(item) for item in items if isinstance(item, float))
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "not set"
+    return repr(value if isinstance(value, (str, int, float)) else list(value))
+
+
+def markdown() -> str:
+    """The table of all parameters, for docs/parameters.md."""
+    lines = [
+        "| name | type | unit | default | allowed | set | meaning |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in ROWS.values():
+        kind = {str: "string", float: "double", tuple: "double[]"}.get(row.kind, row.kind.__name__)
+        cells = (f"`{row.name}`", kind, row.unit, _default_shown(row), row.allowed.words,
+                 row.change, row.meaning)
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _default_shown(row: Row) -> str:
+    if row.kind is tuple:
+        return ", ".join(f"{value:g}" for value in row.default) or "the model's"
+    if row.kind is bool:
+        return str(row.default).lower()
+    return f"{row.default:g}" if row.kind is float else str(row.default)
+
+
+if __name__ == "__main__":
+    print(markdown(), end="")
