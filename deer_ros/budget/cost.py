@@ -38,6 +38,23 @@ class CostModel:
         recurrent, call = head_macs(self.config)
         return (recurrent + calls * call) / GIGA
 
+    def head_calls(self, exit_index: int) -> int:
+        """Answers of the head when every exit up to this one is asked, counted from 0.
+
+        The first is compared with one more answer, of the layer before it, where there is one.
+        """
+        return exit_index + 1 + (self.config.exit_layers[0] > 1)
+
+    def step_gflops(self, exit_index: int) -> float:
+        """A whole step that asks every exit up to this one, counted from 0, and leaves there."""
+        language = self.language_gflops(self.config.exit_layers[exit_index])
+        return self.vision_gflops + language + self.head_gflops(self.head_calls(exit_index))
+
+    @property
+    def fixed_gflops(self) -> float:
+        """What a step costs at least: it leaves at the first exit that the criterion can take."""
+        return self.step_gflops(0)
+
 
 def tower_macs(vision: VisionConfig) -> int:
     """One picture through the tower."""

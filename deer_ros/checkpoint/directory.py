@@ -5,8 +5,6 @@ Only safetensors are read, never a pickle, and only the tensors of the layers th
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 import shutil
 import tempfile
@@ -14,19 +12,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from deer_ros.checkpoint.weights import (
+    WEIGHTS,
+    StoredTensor,
+    check_shape,
+    open_weights,
+    read_tensor,
+    stored_tensors,
+    weight_files,
+)
 from deer_ros.model.config import DeerConfig
 from deer_ros.model.deer import DeerModel
 from deer_ros.model.preprocessing import Preprocessor
 from deer_ros.model.prompt import PromptEncoder
 
 CONFIG = "config.json"
-WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"
 PREPROCESSOR = "preprocessor_config.json"
+CALIBRATION = "calibration.safetensors"
 _LAYER = re.compile(r"^layers\.(\d+)\.")
 
 
@@ -51,6 +56,31 @@ def load_model(
     names the file, key or tensor that is missing or wrong.
     """
     folder = Path(folder)
+    config, preprocessor, prompts = _load_files(folder)
+    with torch.device("meta"):
+        model = DeerModel(config, max_layer)
+    _load_weights(model, folder, device, dtype)
+    return LoadedModel(model.eval().requires_grad_(False), preprocessor, prompts)
+
+
+def inspect_model(folder: str | Path) -> tuple[DeerConfig, dict[str, StoredTensor]]:
+    """Configuration and stored tensors of a model directory, without reading a weight.
+
+    Raises what `load_model` would raise for files, names and shapes that do not fit.
+    """
+    folder = Path(folder)
+    config, _, _ = _load_files(folder)
+    with torch.device("meta"):
+        expected = DeerModel(config).state_dict()
+    stored = stored_tensors(folder)
+    _check_names(set(expected), set(stored), folder)
+    for name, tensor in stored.items():
+        check_shape(name, tensor.shape, expected[name].shape, folder)
+    return config, stored
+
+
+def _load_files(folder: Path) -> tuple[DeerConfig, Preprocessor, PromptEncoder]:
+    """All of a model directory but its weights, checked to fit together."""
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no model directory {folder}.")
     for name in (CONFIG, PREPROCESSOR):
@@ -69,10 +99,7 @@ def load_model(
             f"{folder / PREPROCESSOR} makes pictures of {preprocessor.size} pixels; the model's "
             f"tower takes {config.vision.image_size}."
         )
-    with torch.device("meta"):
-        model = DeerModel(config, max_layer)
-    _load_weights(model, folder, device, dtype)
-    return LoadedModel(model.eval().requires_grad_(False), preprocessor, prompts)
+    return config, preprocessor, prompts
 
 
 def save_model(
@@ -102,16 +129,6 @@ def save_model(
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def weights_sha256(folder: str | Path) -> str:
-    """SHA-256 of the weights: of `model.safetensors`, or of its shards in the order of their names."""
-    digest = hashlib.sha256()
-    for file in sorted(set(_weight_files(Path(folder)).values())):
-        with file.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
-
-
 def _take_place(new: Path, folder: Path) -> None:
     if not folder.exists():
         new.rename(folder)
@@ -122,51 +139,18 @@ def _take_place(new: Path, folder: Path) -> None:
     shutil.rmtree(old)
 
 
-def _weight_files(folder: Path) -> dict[str, Path]:
-    """Which file holds each tensor."""
-    index = folder / INDEX
-    if index.is_file():
-        try:
-            mapping = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-            files = {name: folder / Path(file).name for name, file in mapping.items()}
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{index} cannot be read: {error!r}.") from error
-        for file in set(files.values()):
-            if not file.is_file():
-                raise FileNotFoundError(f"{index} names {file.name}, which is not there.")
-        return files
-    file = folder / WEIGHTS
-    if not file.is_file():
-        raise FileNotFoundError(f"{folder} has neither {WEIGHTS} nor {INDEX}.")
-    with _opened(file, "cpu") as tensors:
-        return {name: file for name in tensors.keys()}
-
-
-def _opened(file: Path, device: str | torch.device) -> safe_open:
-    try:
-        return safe_open(str(file), framework="pt", device=str(device))
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{file} cannot be read as safetensors: {error}.") from error
-
-
 def _load_weights(
     model: DeerModel, folder: Path, device: str | torch.device, dtype: torch.dtype | None
 ) -> None:
     """Fill a model built on the meta device, tensor by tensor, reading what it has and no more."""
     expected = model.state_dict()
-    files = _weight_files(folder)
-    missing = sorted(set(expected) - set(files))
-    unknown = sorted(n for n in set(files) - set(expected) if not _beyond(n, model))
-    if missing or unknown:
-        raise ValueError(
-            f"the weights in {folder} do not fit its {CONFIG}: {_listed('missing', missing)}"
-            f"{_listed('unknown', unknown)}"
-        )
+    files = weight_files(folder)
+    _check_names(set(expected), {n for n in files if not _beyond(n, model)}, folder)
     loaded: dict[str, Tensor] = {}
     for file in sorted({files[name] for name in expected}):
-        with _opened(file, device) as tensors:
+        with open_weights(file, device) as tensors:
             for name in (n for n in expected if files[n] == file):
-                tensor = _read(tensors, name, expected[name], file)
+                tensor = read_tensor(tensors, name, expected[name].shape, file)
                 loaded[name] = tensor if dtype is None else tensor.to(dtype)
     kinds = {tensor.dtype for tensor in loaded.values()}
     if len(kinds) > 1:
@@ -178,25 +162,16 @@ def _load_weights(
     _restore_buffers(model, device)
 
 
-def _read(tensors: safe_open, name: str, expected: Tensor, file: Path) -> Tensor:
-    try:
-        tensor = tensors.get_tensor(name)
-    except SafetensorError as error:
-        raise ValueError(f"tensor {name!r} cannot be read from {file}: {error}.") from error
-    if tensor.shape != expected.shape:
-        raise ValueError(
-            f"tensor {name!r} in {file} has shape {tuple(tensor.shape)}; the configuration asks "
-            f"for {tuple(expected.shape)}."
-        )
-    if not tensor.is_floating_point():
-        raise ValueError(f"tensor {name!r} in {file} is of type {tensor.dtype}; weights are floats.")
-    return tensor
+def layer_index(name: str) -> int | None:
+    """The language layer that a tensor belongs to, counted from 0 as in its name; else None."""
+    match = _LAYER.match(name)
+    return int(match[1]) if match else None
 
 
 def _beyond(name: str, model: DeerModel) -> bool:
     """Whether a tensor belongs to a layer of the configuration that this model leaves out."""
-    match = _LAYER.match(name)
-    return bool(match) and model.max_layer <= int(match[1]) < model.config.language.layers
+    index = layer_index(name)
+    return index is not None and model.max_layer <= index < model.config.language.layers
 
 
 def _restore_buffers(model: DeerModel, device: str | torch.device) -> None:
@@ -207,6 +182,15 @@ def _restore_buffers(model: DeerModel, device: str | torch.device) -> None:
                 if name != "position_ids":
                     raise ValueError(f"the buffer {name!r} is neither stored nor known.")
                 module.position_ids = torch.arange(buffer.numel(), device=device).view(buffer.shape)
+
+
+def _check_names(expected: set[str], found: set[str], folder: Path) -> None:
+    missing, unknown = sorted(expected - found), sorted(found - expected)
+    if missing or unknown:
+        raise ValueError(
+            f"the weights in {folder} do not fit its {CONFIG}: {_listed('missing', missing)}"
+            f"{_listed('unknown', unknown)}"
+        )
 
 
 def _listed(what: str, names: list[str]) -> str:

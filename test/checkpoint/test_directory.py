@@ -152,7 +152,7 @@ def test_only_the_tensors_of_the_permitted_layers_are_read(original, monkeypatch
             read.append(name)
             return self.tensors.get_tensor(name)
 
-    monkeypatch.setattr("deer_ros.checkpoint.directory.safe_open", Spy)
+    monkeypatch.setattr("deer_ros.checkpoint.weights.safe_open", Spy)
     model = load_model(original, max_layer=4).model
     assert sorted(read) == sorted(model.state_dict())
     assert not any(name.startswith(("layers.4.", "layers.5.")) for name in read)
