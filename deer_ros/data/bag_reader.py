@@ -12,7 +12,7 @@ from deer_ros.data import bag_format as topics
 from deer_ros.data.bag_format import BagError
 from deer_ros.data.episode import Episode
 from deer_ros.data.jpeg import decode_picture
-from deer_ros.data.units import ActionUnits, from_twist
+from deer_ros.data.units import ActionUnits, check_units, from_twist
 
 LONGEST_GAP_NS = 500_000_000
 """A longer time between two static pictures ends an episode; an older message is no partner."""
@@ -54,7 +54,8 @@ def read_episodes(path: str | Path, action: ActionUnits) -> Iterator[Episode]:
         action: the units that the episodes' actions shall have.
 
     Raises:
-        FileNotFoundError, ValueError: at once, where there is no bag at `path`.
+        FileNotFoundError, ValueError: at once, where there is no bag at `path`, or where actions
+            are not in the frame 'world'.
         BagError (a ValueError): while iterating, naming the bag that is damaged, lacks a topic
             or holds something that is no episode.
     """
@@ -63,6 +64,7 @@ def read_episodes(path: str | Path, action: ActionUnits) -> Iterator[Episode]:
 
 def read_all_episodes(paths: Iterable[str | Path], action: ActionUnits) -> Iterator[Episode]:
     """As `read_episodes`, for several bags or folders of bags, one after the other."""
+    check_units(action)
     found = [bag for path in paths for bag in topics.find_bags(path)]
     return (episode for bag in found for episode in _episodes_of_bag(bag, action))
 

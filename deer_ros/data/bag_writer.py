@@ -16,7 +16,7 @@ from deer_ros.data import bag_format as topics
 from deer_ros.data.bag_format import TYPES
 from deer_ros.data.episode import POSE_SIZE, Episode
 from deer_ros.data.jpeg import encode_jpeg
-from deer_ros.data.units import ActionUnits, to_twist
+from deer_ros.data.units import ActionUnits, check_units, to_twist
 
 FIRST_STAMP_NS = 1_000_000_000
 PAUSE_NS = 2_000_000_000
@@ -48,6 +48,7 @@ class EpisodeBagWriter:
             notes: for the bag's metadata, see `bag_notes`; more may be put into `.notes`
                 before the block ends.
         """
+        check_units(action)
         self.path = Path(path)
         self.notes = dict(notes or {})
         self._action = action

@@ -26,6 +26,7 @@ class SimulatorUnits:
     """What one unit of action is in the simulator."""
 
     rate_hz: float = CONTROL_RATE_HZ
+    frame: str = "world"
     linear_scale: float = LINEAR_SCALE_M
     angular_scale: float = ANGULAR_SCALE_RAD
 

@@ -7,9 +7,6 @@ import warnings
 import numpy as np
 from metaworld.policies import ENV_POLICY_MAP
 
-# The experts ask for more than the arm's speed and rely on being clipped; that is how they work.
-warnings.filterwarnings("ignore", message=r"Constant\(s\) may be too high")
-
 
 class ScriptedExpert:
     """The scripted expert of one Meta-World environment. It sees the full state, goal included."""
@@ -26,7 +23,10 @@ class ScriptedExpert:
         Returns:
             Pose action, float32 (6,) in -1..1, and gripper, -1.0 close or +1.0 open.
         """
-        dx, dy, dz, effort = self._policy.get_action(observation)
+        with warnings.catch_warnings():
+            # The experts ask for more than the arm's speed and warn that they rely on clipping.
+            warnings.simplefilter("ignore", UserWarning)
+            dx, dy, dz, effort = self._policy.get_action(observation)
         pose = np.zeros(6, dtype=np.float32)
         pose[:3] = np.clip([dx, dy, dz], -1.0, 1.0)
         return pose, -1.0 if effort > 0 else 1.0

@@ -38,7 +38,7 @@ class SimulatedRobot:
 
     Moving it moves a target that the hand is welded to; orientation stays fixed. Everything is
     deterministic: the same task, seed and actions give the same pictures. Use an instance from
-    one thread only, the one that calls `reset` first: it holds an OpenGL context.
+    one thread only: it holds an OpenGL context, which belongs to the thread that made it.
     """
 
     joint_names: tuple[str, ...] = _ARM_JOINTS + _FINGER_JOINTS
@@ -100,7 +100,10 @@ class SimulatedRobot:
 
     def pictures(self) -> tuple[np.ndarray, np.ndarray]:
         """What the static and the wrist camera see now: two uint8 (height, width, 3) RGB."""
-        return self._cameras.pictures(self._running().data)
+        environment = self._running()
+        if self._cameras is None:
+            self._cameras = Cameras(environment.model, self._height, self._width)
+        return self._cameras.pictures(environment.data)
 
     def joint_positions(self) -> np.ndarray:
         """float64 (9,): seven joints of the arm in rad, two fingers in m, as in `joint_names`."""
@@ -153,7 +156,7 @@ class SimulatedRobot:
         return self._environment_steps // ENVIRONMENT_STEPS_PER_CONTROL_STEP
 
     def close(self) -> None:
-        """Frees the OpenGL context. A later `reset` makes a new one."""
+        """Ends the episode and frees the OpenGL context; `reset` may be called again."""
         if self._cameras is not None:
             self._cameras.close()
         self._task = self._environment = self._cameras = None
@@ -175,7 +178,6 @@ class SimulatedRobot:
     def _load(self, name: str) -> None:
         self.close()
         self._environment = _make_environment(name)
-        self._cameras = Cameras(self._environment.model, self._height, self._width)
 
 
 def _make_environment(name: str) -> SawyerXYZEnv:
