@@ -34,8 +34,12 @@ def to_twist(actions: np.ndarray, units: ActionUnits) -> np.ndarray:
 
 
 def from_twist(twists: np.ndarray, units: ActionUnits) -> np.ndarray:
-    """Pose actions, float32 (..., 6), of velocities (..., 6) in m/s and rad/s."""
-    return (np.asarray(twists, dtype=np.float64) / _velocity_of_one(units)).astype(np.float32)
+    """Pose actions, float32 (..., 6), of velocities (..., 6) in m/s and rad/s.
+
+    What is too large for float32 becomes infinite, which no episode accepts.
+    """
+    with np.errstate(over="ignore"):
+        return (np.asarray(twists, dtype=np.float64) / _velocity_of_one(units)).astype(np.float32)
 
 
 def check_units(units: ActionUnits) -> None:
