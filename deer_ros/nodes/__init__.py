@@ -21,6 +21,10 @@ def start(name: str) -> int:
     except ImportError as error:
         print(f"{name}: {_missing(error)}", file=sys.stderr)
         return USAGE_ERROR
+    except OSError as error:
+        # A library of the system is missing, and the sentence says which.
+        print(f"{name}: {error}", file=sys.stderr)
+        return USAGE_ERROR
     use_shipped_profile()
     return module.main() or 0
 

@@ -51,12 +51,13 @@ class NodeProcess:
         """ChildDied if it runs no more."""
         code = self._process.poll()
         if code is not None:
-            raise ChildDied(f"{self.name} ended with exit code {code}. Its last words "
-                            f"({self.log}):\n{self.last_words()}")
+            raise ChildDied(f"{self.name} ended with exit code {code}. {self.last_words()}")
 
     def last_words(self) -> str:
-        lines = self.log.read_text(errors="replace").splitlines()
-        return "\n".join(f"  {line}" for line in lines[-TAIL_LINES:]) or "  (none)"
+        """The end of the log, for people."""
+        lines = self.log.read_text(errors="replace").splitlines()[-TAIL_LINES:]
+        indented = "\n".join(f"  {line}" for line in lines) or "  (none)"
+        return f"Last words of {self.name} ({self.log}):\n{indented}"
 
     def signal(self, wanted: signal.Signals) -> None:
         self._process.send_signal(wanted)

@@ -107,7 +107,10 @@ def _run(arguments: argparse.Namespace) -> int:
         stack.callback(node.destroy_node)
         runner = EpisodeRunner(node, not arguments.real_time,
                                lambda: [child.check() for child in children])
-        episodes = _episodes(arguments, runner)
+        try:
+            episodes = _episodes(arguments, runner)
+        except RunFailed as error:
+            raise RunFailed("\n".join([str(error), *(c.last_words() for c in children)])) from None
     return _report(arguments, config, episodes)
 
 

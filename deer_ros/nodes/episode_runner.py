@@ -6,9 +6,11 @@ from collections.abc import Callable
 
 import numpy as np
 import rclpy
-from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
+from lifecycle_msgs.msg import State
+from lifecycle_msgs.srv import GetState
 from rcl_interfaces.srv import SetParametersAtomically
 from rclpy.node import Node
+from rclpy.parameter import Parameter
 from rclpy.qos import (DurabilityPolicy, QoSProfile, ReliabilityPolicy,
                        qos_profile_sensor_data)
 from sensor_msgs.msg import Image
@@ -23,7 +25,7 @@ from deer_ros.report.episodes import (
     StepRecord,
 )
 
-SIMULATOR = "simulated_robot"
+SIMULATOR, POLICY = "simulated_robot", "deer"
 # Loading a large model may take minutes; after the first step a minute of silence is a failure.
 START_TIMEOUT_S = 300.0
 STALL_TIMEOUT_S = 60.0
@@ -54,6 +56,7 @@ class EpisodeRunner:
         self._set = node.create_client(SetParametersAtomically,
                                        f"{SIMULATOR}/set_parameters_atomically")
         self._reset = node.create_client(Trigger, f"{SIMULATOR}/reset")
+        self._get_state = node.create_client(GetState, f"{POLICY}/get_state")
         reliable = QoSProfile(depth=1000, reliability=ReliabilityPolicy.RELIABLE)
         latched = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE,
                              durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -67,18 +70,25 @@ class EpisodeRunner:
     def wait_until_ready(self) -> None:
         """Until the simulator answers and the policy has taken a step. RunFailed otherwise."""
         self._wait(self._set.service_is_ready, START_TIMEOUT_S, "the simulator did not start")
+        # While it loads its model it answers nothing.
+        self._wait(self._get_state.service_is_ready, START_TIMEOUT_S, "the policy did not start")
+        state = self._call(self._get_state, GetState.Request(), START_TIMEOUT_S).current_state
+        if state.id != State.PRIMARY_STATE_ACTIVE:
+            raise RunFailed(f"the policy node is {state.label}, not active")
         self._wait(lambda: self._statuses, START_TIMEOUT_S, "the policy took no step")
 
     def run(self, task: str, seed: int) -> PicturedEpisode:
         """One episode from reset to its end. RunFailed when it stands still."""
         previous = self._episode.reset if self._episode else 0
-        self._call(self._set, SetParametersAtomically.Request(parameters=[
-            Parameter(name="task", value=ParameterValue(
-                type=ParameterType.PARAMETER_STRING, string_value=task)),
-            Parameter(name="seed", value=ParameterValue(
-                type=ParameterType.PARAMETER_INTEGER, integer_value=seed)),
-        ]))
-        self._call(self._reset, Trigger.Request())
+        result = self._call(self._set, SetParametersAtomically.Request(parameters=[
+            Parameter("task", value=task).to_parameter_msg(),
+            Parameter("seed", value=seed).to_parameter_msg(),
+        ])).result
+        if not result.successful:
+            raise RunFailed(result.reason)
+        answer = self._call(self._reset, Trigger.Request())
+        if not answer.success:
+            raise RunFailed(answer.message)
         self._wait(lambda: self._episode and self._episode.reset > previous, STALL_TIMEOUT_S,
                    "the simulator did not reset")
         while not self._episode.done:
@@ -137,14 +147,10 @@ class EpisodeRunner:
         rgb = np.frombuffer(image.data, np.uint8).reshape(image.height, image.width, 3)
         self._pictures.setdefault(to_nanoseconds(image.header.stamp), rgb)
 
-    def _call(self, client, request):
+    def _call(self, client, request, timeout_s: float = STALL_TIMEOUT_S):
         future = client.call_async(request)
-        self._wait(future.done, STALL_TIMEOUT_S, f"{client.srv_name} did not answer")
-        answer = future.result()
-        outcome = getattr(answer, "result", answer)
-        if not outcome.success if hasattr(outcome, "success") else not outcome.successful:
-            raise RunFailed(getattr(outcome, "message", "") or outcome.reason)
-        return answer
+        self._wait(future.done, timeout_s, f"{client.srv_name} did not answer")
+        return future.result()
 
     def _wait(self, condition: Callable[[], object], timeout_s: float, failure: str) -> None:
         deadline_s = time.monotonic() + timeout_s

@@ -6,7 +6,6 @@ that made the renderer.
 """
 from __future__ import annotations
 
-import signal
 import sys
 import threading
 
@@ -16,6 +15,7 @@ from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import Trigger
 
+from deer_ros.nodes.policy.stop_signals import block_stop_signals, on_stop_signal
 from deer_ros.nodes.simulator import parameters
 from deer_ros.nodes.simulator.episode import SimEpisode
 from deer_ros.nodes.simulator.lockstep import Lockstep
@@ -77,9 +77,8 @@ class SimulatedRobotNode(Node):
 def main() -> int:
     """Exit code 0 after a signal, 2 for a bad parameter or where nothing can be drawn."""
     stop = threading.Event()
-    # rclpy's own handlers would close the context under a callback that is about to publish.
-    for wanted in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(wanted, lambda *_: stop.set())
+    block_stop_signals()
+    on_stop_signal(lambda _name: stop.set())
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     try:
         node = SimulatedRobotNode()

@@ -69,6 +69,8 @@ class RealTime:
 
     def restart(self, seed: int) -> None:
         """The robot was reset: it stands still, and the cameras are silent for a second."""
+        # The first picture makes the renderer, which must not hold up physics later.
+        self._robot.pictures()
         now_ns = self._clock.now().nanoseconds
         self._velocity_stamp_ns = 0
         self._ticks = self._pictures = self._dropped = 0
