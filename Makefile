@@ -1,0 +1,57 @@
+# Two commands do all the set-up on a machine without ROS: `make demo` and `make test`.
+
+PYTHON ?= python3
+DEMO_ARGS ?=
+PYTEST_ARGS ?=
+
+SHELL := /bin/bash
+.SHELLFLAGS := -e -o pipefail -c
+.DELETE_ON_ERROR:
+
+REQUIREMENTS := $(addprefix requirements/, ros-jazzy.txt build.txt core.txt sim.txt test.txt)
+ENVIRONMENT := source scripts/environment.bash
+
+# The install links to the sources: it changes with the list of files, not with what they hold.
+INSTALLED_FOLDERS := $(wildcard config deer_ros launch models scripts)
+FILE_LIST := build/installed_files.txt
+
+.PHONY: setup demo test clean help list_files
+
+help:
+	@echo "make setup   virtual environment in .venv, package built into install/"
+	@echo "make demo    simulated robot and policy over ROS 2, with a table at the end (DEMO_ARGS)"
+	@echo "make test    all tests (PYTEST_ARGS)"
+	@echo "make clean   remove what the others made"
+
+setup: install/.built
+
+demo: setup
+	@$(ENVIRONMENT); exec install/deer_ros/lib/deer_ros/demo $(DEMO_ARGS)
+
+test: setup
+	@$(ENVIRONMENT); OMP_NUM_THREADS=1 exec pytest $(PYTEST_ARGS)
+
+clean:
+	rm -rf .venv build install log .pytest_cache .hypothesis
+
+.venv/.created: scripts/check_system.py
+	@$(PYTHON) scripts/check_system.py
+	$(PYTHON) -m venv .venv
+	@touch $@
+
+.venv/.installed: .venv/.created $(REQUIREMENTS) requirements/constraints.txt
+	@echo "Installing pinned requirements into .venv (the first time takes some minutes)"
+	@$(ENVIRONMENT); python -m pip install --quiet --disable-pip-version-check \
+		$(addprefix --requirement ,$(REQUIREMENTS))
+	@touch $@
+
+install/.built: .venv/.installed CMakeLists.txt package.xml $(wildcard msg/*) $(FILE_LIST)
+	@$(ENVIRONMENT); colcon --log-level error build --symlink-install --base-paths . \
+		--cmake-args -DPython3_EXECUTABLE="$$VIRTUAL_ENV/bin/python"
+	@touch $@
+
+# Rewritten only when a file came or went.
+$(FILE_LIST): list_files
+	@mkdir -p build
+	@find $(INSTALLED_FOLDERS) -type f -not -name '*.pyc' | sort > $@.new
+	@if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi

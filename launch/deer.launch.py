@@ -1,0 +1,98 @@
+"""The policy node, and with `sim:=true` the simulated robot that it drives."""
+
+from __future__ import annotations
+
+from launch import LaunchContext, LaunchDescription
+from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
+
+from deer_ros.resources import share
+
+# Node parameters that are launch arguments too. Left empty, params_file has the last word.
+OVERRIDES = {
+    "model": (str, "model directory"),
+    "instruction": (str, "what the robot is to do"),
+    "device": (str, "auto, cpu, cuda or cuda:N"),
+    "dry_run": (bool, "true: everything runs, nothing is commanded"),
+}
+SWITCH = ["true", "false"]
+
+
+def generate_launch_description() -> LaunchDescription:
+    arguments = [
+        DeclareLaunchArgument(
+            name,
+            default_value="",
+            description=f"{meaning} (empty: as params_file says)",
+            choices=["", *SWITCH] if kind is bool else None,
+        )
+        for name, (kind, meaning) in OVERRIDES.items()
+    ]
+    arguments += [
+        DeclareLaunchArgument(
+            "params_file",
+            default_value=str(share("config", "deer.yaml")),
+            description="parameters of the policy node",
+        ),
+        DeclareLaunchArgument("namespace", default_value="", description="of all nodes"),
+        DeclareLaunchArgument(
+            "use_sim_time",
+            default_value="false",
+            choices=SWITCH,
+            description="time from /clock; the simulated robot then waits for every action",
+        ),
+        DeclareLaunchArgument(
+            "log_level",
+            default_value="info",
+            choices=["debug", "info", "warn", "error", "fatal"],
+            description="of all nodes",
+        ),
+        DeclareLaunchArgument(
+            "sim",
+            default_value="false",
+            choices=SWITCH,
+            description="true: start the simulated robot too and let a model drive it that was "
+            "trained in simulation",
+        ),
+    ]
+    return LaunchDescription([*arguments, OpaqueFunction(function=_nodes)])
+
+
+def _nodes(context: LaunchContext) -> list[Node]:
+    def given(name: str) -> str:
+        return LaunchConfiguration(name).perform(context)
+
+    sim, use_sim_time = given("sim") == "true", given("use_sim_time") == "true"
+    overrides = {
+        name: ParameterValue(given(name), value_type=kind)
+        for name, (kind, _meaning) in OVERRIDES.items()
+        if given(name)
+    }
+    if sim:
+        overrides["allow_simulation_model"] = True
+    common = {
+        "package": "deer_ros",
+        "namespace": given("namespace"),
+        "output": "screen",
+        "arguments": ["--ros-args", "--log-level", given("log_level")],
+    }
+    nodes = [
+        Node(
+            executable="policy_node",
+            name="deer",
+            parameters=[given("params_file"), {"use_sim_time": use_sim_time, **overrides}],
+            **common,
+        )
+    ]
+    if sim:
+        nodes.append(
+            Node(
+                executable="sim_node",
+                name="simulated_robot",
+                parameters=[{"lockstep": use_sim_time}],
+                **common,
+            )
+        )
+    return nodes
