@@ -51,7 +51,8 @@ class Recorder:
         kind = kind or topics.MESSAGE_TYPES[topic]
         if topic not in self._connections:
             self._connections[topic] = self._writer.add_connection(topic, kind, typestore=TYPES)
-        self._writer.write(self._connections[topic], recorded_ns, TYPES.serialize_cdr(message, kind))
+        data = TYPES.serialize_cdr(message, kind)
+        self._writer.write(self._connections[topic], recorded_ns, data)
 
     def instruction(self, recorded_ns: int, text: str) -> None:
         self.put(topics.INSTRUCTION_TOPIC, recorded_ns, TYPES.types["std_msgs/msg/String"](text))
@@ -282,9 +283,8 @@ def test_a_topic_of_another_type_is_refused(tmp_path):
     with Recorder(tmp_path / "bag") as recorder:
         recorder.instruction(SECOND, "go")
         recorder.pictures(SECOND, 10)
-        recorder.put(
-            topics.OPENING_TOPIC, SECOND, TYPES.types["std_msgs/msg/Bool"](True), "std_msgs/msg/Bool"
-        )
+        kind = "std_msgs/msg/Bool"
+        recorder.put(topics.OPENING_TOPIC, SECOND, TYPES.types[kind](True), kind)
     with pytest.raises(BagError, match="/recorded/gripper holds std_msgs/msg/Bool; it must hold"):
         list(read_episodes(tmp_path / "bag", UNITS))
 
@@ -375,7 +375,9 @@ def test_a_picture_that_cannot_be_decoded_names_bag_and_episode(tmp_path, bad):
         list(read_episodes(tmp_path / "bag", UNITS))
 
 
-@pytest.mark.parametrize("x, opening", [(np.nan, 1.0), (0.1, np.nan), (np.inf, 0.0), (0.1, -np.inf)])
+@pytest.mark.parametrize(
+    "x, opening", [(np.nan, 1.0), (0.1, np.nan), (np.inf, 0.0), (0.1, -np.inf), (1e300, 1.0)]
+)
 def test_a_command_that_is_not_finite_names_bag_and_episode(tmp_path, x, opening):
     with Recorder(tmp_path / "bag") as recorder:
         recorder.instruction(SECOND, "go")

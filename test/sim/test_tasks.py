@@ -37,5 +37,6 @@ def test_training_seeds_are_never_evaluation_seeds(seed, task, index):
 
 def test_training_seeds_differ_with_each_argument_and_stay_as_they_were():
     assert training_seed(0, "reach", 0) == 981472
-    others = {training_seed(1, "reach", 0), training_seed(0, "push", 0), training_seed(0, "reach", 1)}
+    other_arguments = [(1, "reach", 0), (0, "push", 0), (0, "reach", 1)]
+    others = {training_seed(*arguments) for arguments in other_arguments}
     assert len(others | {981472}) == 4

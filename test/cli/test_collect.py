@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from deer_ros.cli.main import main
+from deer_ros.data.bags import read_episodes
+from deer_ros.sim.collection import SimulatorUnits
+
+SMALL = ["--height", "32", "--width", "32"]
+
+
+def collect(out: Path, *options: str) -> int:
+    return main(["collect", "--out", str(out), *SMALL, *options])
+
+
+@pytest.fixture(scope="module")
+def collected(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("demos") / "new" / "folder"
+    assert collect(out, "--tasks", "reach,drawer-close", "--episodes", "2") == 0
+    return out
+
+
+def test_collecting_makes_bags_and_a_manifest(collected):
+    assert sorted(path.name for path in collected.iterdir()) == [
+        "drawer-close-000", "manifest.json", "reach-000",
+    ]
+    content = json.loads((collected / "manifest.json").read_text())
+    episodes = list(read_episodes(collected, SimulatorUnits()))
+    assert content["episodes"] == len(episodes) == 4
+    assert content["frames"] == sum(map(len, episodes))
+    assert {episode.instruction for episode in episodes} == {
+        content["tasks"][task]["instruction"] for task in ("reach", "drawer-close")
+    }
+
+
+def test_collecting_again_keeps_what_is_there_and_prints_the_manifest(collected, capsys):
+    before = {path: path.stat().st_mtime_ns for path in collected.glob("*/*")}
+    assert collect(collected, "--tasks", "reach", "--episodes", "2", "--json") == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == json.loads((collected / "manifest.json").read_text())
+    assert {path: path.stat().st_mtime_ns for path in collected.glob("*/*")} == before
+
+
+def test_other_settings_do_not_mix_with_what_is_there(collected, capsys):
+    before = sorted(path.name for path in collected.iterdir())
+    assert collect(collected, "--tasks", "push", "--episodes", "1", "--noise", "0.1") == 2
+    message = capsys.readouterr().err
+    assert message.startswith("deer collect: ") and message.count("\n") == 1
+    assert "--noise 0.25" in message and "--noise 0.1" in message
+    assert sorted(path.name for path in collected.iterdir()) == before
+
+
+def test_more_episodes_and_a_damaged_bag_are_recorded_and_the_rest_kept(tmp_path, capfd):
+    assert collect(tmp_path, "--tasks", "reach,drawer-close", "--episodes", "1") == 0
+    file = tmp_path / "reach-000" / "reach-000.mcap"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:1000])
+    (tmp_path / "reach-000.partial").mkdir()
+    (tmp_path / "reach-000.partial" / "half").write_bytes(b"x")
+    kept = (tmp_path / "drawer-close-000" / "metadata.yaml").stat().st_mtime_ns
+    capfd.readouterr()
+    assert collect(tmp_path, "--tasks", "reach,drawer-close", "--episodes", "1") == 0
+    assert "reach-000: it is damaged" in capfd.readouterr().err
+    assert file.read_bytes() == whole
+    assert (tmp_path / "drawer-close-000" / "metadata.yaml").stat().st_mtime_ns == kept
+    assert not list(tmp_path.glob("*.partial"))
+
+
+@pytest.mark.parametrize(
+    "options, sentence",
+    [
+        (["--tasks", "reach,fly"], "there is no task 'fly'"),
+        (["--episodes", "0"], "at least 1"),
+        (["--processes", "-1"], "whole number"),
+        (["--noise", "nan"], "from 0 to 1"),
+        (["--seed", "x"], "whole number"),
+        (["--height", "5"], "picture height is 5; it must be from 16 to 2048"),
+    ],
+)
+def test_wrong_options_are_answered_with_one_line(tmp_path, capsys, options, sentence):
+    out = tmp_path / "out"
+    try:
+        code = main(["collect", "--out", str(out), *options])
+    except SystemExit as error:
+        code = error.code
+    message = capsys.readouterr().err
+    assert code == 2 and sentence in message and message.count("\n") == 1
+    assert not out.exists()
+
+
+def wait_until(condition, deadline_s: float = 60.0) -> None:
+    end = time.monotonic() + deadline_s
+    while not condition():
+        assert time.monotonic() < end, "the condition never came true"
+        time.sleep(0.02)
+
+
+def test_an_interrupted_run_leaves_no_half_written_bag_and_no_process(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "deer_ros.cli", "collect", "--out", str(tmp_path), *SMALL,
+         "--tasks", "reach", "--episodes", "400", "--processes", "2"],
+        stderr=subprocess.PIPE, text=True, start_new_session=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    # Nothing below waits for ever: at the worst the processes are killed and the test fails.
+    guard = threading.Timer(60, os.killpg, (process.pid, signal.SIGKILL))
+    guard.start()
+    try:
+        wait_until(lambda: len(list(tmp_path.glob("*.partial/*/*.mcap"))) == 2)
+        # As a terminal does: to the whole group.
+        os.killpg(process.pid, signal.SIGINT)
+        # The end of the pipe comes when the last process that holds it is gone.
+        errors = process.stderr.read()
+        assert process.wait() == 130
+    finally:
+        guard.cancel()
+    assert "Traceback" not in errors
+    assert not list(tmp_path.glob("*.partial"))
+    for bag in tmp_path.glob("reach-*"):
+        assert len(list(read_episodes(bag, SimulatorUnits()))) == 25
