@@ -163,8 +163,11 @@ def _report(arguments: argparse.Namespace, config: DeerConfig,
     else:
         out = console()
         out.print(task_table("Simulated robot, driven over ROS 2", summaries, layers))
-        out.print(f"GFLOPs: 1e9 multiply-adds. model ms: the policy's own time for a step. "
-                  f"Pictures and numbers: {arguments.out}/")
+        out.print("GFLOPs: 1e9 multiply-adds, of the decoder layers (llm) and of everything (all). "
+                  "model ms: the policy's own time for a step."
+                  + (" stamp to action: from the newer picture's stamp to the action's." if
+                     arguments.real_time else ""))
+        out.print(f"Pictures and numbers: {arguments.out}/contact_sheet.png, results.json")
     success_rate = summaries[-1].success_rate
     if success_rate < arguments.min_success:
         return _end(f"success rate {success_rate:.2f} is below --min-success "

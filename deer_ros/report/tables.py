@@ -23,10 +23,11 @@ def console(stream: TextIO | None = None) -> Console:
 
 def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]],
           total: bool = False) -> Table:
-    """The first column is left-aligned, the others right; total: the last row stands apart."""
-    drawn = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    """First column left-aligned, others right, header lines split by \\n; total: a last row apart."""
+    drawn = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD,
+                  pad_edge=False, padding=(0, 1, 0, 0))
     for index, name in enumerate(header):
-        drawn.add_column(name, justify="left" if index == 0 else "right", no_wrap=index == 0)
+        drawn.add_column(name, justify="left" if index == 0 else "right", no_wrap=True)
     for index, row in enumerate(rows):
         drawn.add_row(*row, end_section=total and index == len(rows) - 2)
     return drawn
@@ -36,9 +37,9 @@ def task_table(title: str, summaries: Sequence[TaskSummary], layers: int | None 
     """Success against cost per task, the total last. layers: depth of the model, if known."""
     with_latency = any(summary.latency_ms_p50 is not None for summary in summaries)
     header = [
-        "task", "success", "steps", f"mean exit of {layers}" if layers else "mean exit layer",
-        "GFLOPs/step llm", "GFLOPs/step all", "model ms p50", "model ms p95",
-    ] + (["picture to action ms p50", "p95"] if with_latency else [])
+        "task", "success", "steps", f"mean\nexit\nof {layers}" if layers else "mean\nexit\nlayer",
+        "GFLOPs\na step\nllm", "GFLOPs\na step\nall", "model\nms\np50", "model\nms\np95",
+    ] + (["stamp to\naction\nms p50", "stamp to\naction\nms p95"] if with_latency else [])
     rows = [
         [
             summary.task,

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from deer_ros.report.contact_sheet import SheetRow, contact_sheet, spread
 from deer_ros.report.episodes import EpisodeRecord, StepRecord, summarise
@@ -66,8 +67,16 @@ def test_latency_has_a_column_only_where_it_was_measured():
         stream = io.StringIO()
         console(stream).print(task_table("Demo", summarise([episode(latency_ms=latency_ms)])))
         return stream.getvalue()
-    assert "picture to action" not in drawn(None)
-    assert "picture to action" in drawn(4.5) and "4.50" in drawn(4.5)
+    assert "stamp to" not in drawn(None)
+    assert "stamp to" in drawn(4.5) and "4.50" in drawn(4.5)
+
+
+def test_a_table_keeps_its_numbers_whole_on_a_terminal_of_80_columns():
+    stream = io.StringIO()
+    summaries = summarise([episode("button-press-topdown")])
+    Console(file=stream, width=80).print(task_table("Demo", summaries, 8))
+    assert "…" not in stream.getvalue()
+    assert "0.367" in stream.getvalue() and "1.37" in stream.getvalue()
 
 
 @pytest.mark.parametrize("value, text", [(0.01234, "0.0123"), (1.5, "1.50"), (1234.5, "1234"),
