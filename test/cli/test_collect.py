@@ -124,6 +124,5 @@ def test_an_interrupted_run_leaves_no_half_written_bag_and_no_process(tmp_path):
     finally:
         guard.cancel()
     assert "Traceback" not in errors
-    assert not list(tmp_path.glob("*.partial"))
-    for bag in tmp_path.glob("reach-*"):
-        assert len(list(read_episodes(bag, SimulatorUnits()))) == 25
+    # It did not wait for the bags that it was at, and left nothing of them.
+    assert list(tmp_path.iterdir()) == []
