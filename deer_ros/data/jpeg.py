@@ -7,7 +7,12 @@ import numpy as np
 
 _START, _END = b"\xff\xd8", b"\xff\xd9"
 # Colour at full resolution: a goal of a few pixels would lose its colour to its surroundings.
-_SAMPLING = (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
+# The OpenCV of older ROS releases cannot do this.
+_SAMPLING = (
+    (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
+    if hasattr(cv2, "IMWRITE_JPEG_SAMPLING_FACTOR")
+    else ()
+)
 
 
 def encode_jpeg(picture: np.ndarray, quality: int = 90) -> bytes:

@@ -68,8 +68,8 @@ class SimulatedRobot:
             self._task = new
         self._environment.seed(int(seed))
         self._environment.reset()
-        # Meta-World moves the goal's ball after its last forward pass; without another one the
-        # first pictures would show it where the previous episode had it.
+        # Meta-World moves goals and fixtures after its last forward pass; without another one the
+        # first pictures and state would have them where they were before.
         mujoco.mj_forward(self._environment.model, self._environment.data)
         self._observation = self._environment._get_obs()
         self._expert = ScriptedExpert(new.environment)
