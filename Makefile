@@ -32,7 +32,7 @@ test: setup
 	@$(ENVIRONMENT); OMP_NUM_THREADS=1 exec pytest $(PYTEST_ARGS)
 
 clean:
-	rm -rf .venv build install log .pytest_cache .hypothesis
+	rm -rf .venv build install log demo_output .pytest_cache .hypothesis
 
 .venv/.created: scripts/check_system.py
 	@$(PYTHON) scripts/check_system.py
@@ -48,6 +48,7 @@ clean:
 install/.built: .venv/.installed CMakeLists.txt package.xml $(wildcard msg/*) $(FILE_LIST)
 	@$(ENVIRONMENT); colcon --log-level error build --symlink-install --base-paths . \
 		--cmake-args -DPython3_EXECUTABLE="$$VIRTUAL_ENV/bin/python"
+	@find install -xtype l -delete   # links to sources that are gone
 	@touch $@
 
 # Rewritten only when a file came or went.

@@ -17,7 +17,11 @@ OVERRIDES = {
     "device": (str, "auto, cpu, cuda or cuda:N"),
     "dry_run": (bool, "true: everything runs, nothing is commanded"),
 }
-SWITCH = ["true", "false"]
+SWITCH = ["true", "false", "True", "False"]
+
+
+def is_true(word: str) -> bool:
+    return word.lower() == "true"
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -64,9 +68,9 @@ def _nodes(context: LaunchContext) -> list[Node]:
     def given(name: str) -> str:
         return LaunchConfiguration(name).perform(context)
 
-    sim, use_sim_time = given("sim") == "true", given("use_sim_time") == "true"
+    sim, use_sim_time = is_true(given("sim")), is_true(given("use_sim_time"))
     overrides = {
-        name: ParameterValue(given(name), value_type=kind)
+        name: is_true(given(name)) if kind is bool else ParameterValue(given(name), value_type=kind)
         for name, (kind, _meaning) in OVERRIDES.items()
         if given(name)
     }
