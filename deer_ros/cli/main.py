@@ -23,7 +23,7 @@ INTERRUPTED = 130
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `deer` with these arguments (default: the command line's) and return the exit code."""
     argv = sys.argv[1:] if argv is None else list(argv)
-    commands = find_commands(Path(__file__).parent)
+    commands = find_commands(Path(__file__).resolve().parent)
     asked = argv[0] if argv and argv[0] in commands else None
     try:
         command = import_module(f"deer_ros.cli.{asked}") if asked else None
