@@ -16,13 +16,15 @@ class ExitRule:
     """The rule in force, immutable, so that a step sees one whole.
 
     exits: layers (from 1) of the permitted exits. thresholds: one per exit of the model, infinite
-    from the deepest permitted one on, which is always taken.
+    from the deepest permitted one on, which is always taken. ensemble: answer with the mean of the
+    taken exit and the one before it.
     """
 
     exits: tuple[int, ...]
     thresholds: tuple[float, ...]
     metric: str
     steps_per_decision: int
+    ensemble: bool = False
 
     @classmethod
     def of(
@@ -33,6 +35,7 @@ class ExitRule:
         metric: str | None = None,
         max_layer: int | None = None,
         steps_per_decision: int = 1,
+        ensemble: bool = False,
     ) -> ExitRule:
         """A checked rule for a model of which `built_layers` are there; None takes the model's own.
 
@@ -60,14 +63,14 @@ class ExitRule:
             raise ValueError(f"the thresholds are {list(given)}; NaN is not allowed among them.")
         kept = given[: len(exits) - 1]
         always = (math.inf,) * (count - len(kept))
-        return cls(exits, kept + always, metric, steps_per_decision)
+        return cls(exits, kept + always, metric, steps_per_decision, bool(ensemble))
 
     def layers(self, exit_layer: int | None, kept: int | None) -> tuple[int, ...]:
         """Layers that a step asks, in order; the last is taken if none before it is.
 
         exit_layer: run to that exit, asking nothing. kept: the exit of an earlier decision that
         still holds. Exits that can never be taken (threshold below zero) are asked only where
-        the next one needs them for comparison. Raises ValueError for an `exit_layer` that is no
+        the next one needs them for comparison, or an ensemble does. Raises ValueError for an `exit_layer` that is no
         permitted exit.
         """
         if exit_layer is not None:
@@ -84,6 +87,8 @@ class ExitRule:
             reference = self.exits[index - 1] if index else layer - 1
             if self.thresholds[index] >= 0 and reference > 0:
                 asked |= {layer, reference}
+            if self.ensemble:
+                asked.add(layer)
         return tuple(sorted(asked))
 
 

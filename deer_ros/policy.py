@@ -15,6 +15,7 @@ import torch
 
 from deer_ros.budget import criterion
 from deer_ros.budget.cost import CostModel
+from deer_ros.budget.presets import find_preset
 from deer_ros.checkpoint import LoadedModel, load_model
 from deer_ros.exit_rule import ExitRule
 from deer_ros.model.action_head import HeadState
@@ -161,15 +162,30 @@ class DeerPolicy:
         metric: str = "l2",
         max_layer: int | None = None,
         steps_per_decision: int = 1,
+        ensemble: bool = False,
     ) -> None:
         """Take exit k when its delta is at most threshold k, from the next step on.
 
         thresholds: one per exit of the model, or per exit up to `max_layer`; the deepest permitted
         exit is taken anyway. steps_per_decision: ask the criterion every n steps and keep the exit
-        in between. Raises ValueError and changes nothing where a value is not allowed.
+        in between. ensemble: answer with the mean of the taken exit and the one asked before it (the
+        recurrent state is the taken exit's all the same).
+        Raises ValueError and changes nothing where a value is not allowed.
         """
         self.rule = ExitRule.of(
-            self.config, self.model.max_layer, thresholds, metric, max_layer, steps_per_decision
+            self.config, self.model.max_layer, thresholds, metric, max_layer, steps_per_decision,
+            ensemble,
+        )
+
+    def set_preset(self, name: str) -> None:
+        """Take a published rule, of those in `deer_ros.budget.presets`, from the next step on.
+
+        Raises ValueError and changes nothing where there is none of that name or it does not fit.
+        """
+        preset = find_preset(name)
+        metric = self.config.metric if preset.thresholds is None else preset.metric
+        self.rule = ExitRule.of(
+            self.config, self.model.max_layer, preset.thresholds, metric, preset.max_layer
         )
 
     def reset(self) -> None:
@@ -201,21 +217,23 @@ class DeerPolicy:
         preprocessed = time.perf_counter()
         latents = self.model.see(pictures)
         seen = time.perf_counter()
-        answer, deltas, calls = self._run(prompt, latents, layers)
+        answers, deltas = self._run(prompt, latents, layers)
+        answer = answers[-1]
+        pose, probability = self._said(answers)
         finished = time.perf_counter()
 
         cost = CostModel(self.config, prompt.tokens)
         head_s = answer.head_s
         step = Step(
-            action=_numpy(answer.pose[0]),
-            gripper=1.0 if float(answer.gripper_probability) > 0.5 else -1.0,
-            gripper_probability=float(answer.gripper_probability),
+            action=pose,
+            gripper=1.0 if probability > 0.5 else -1.0,
+            gripper_probability=probability,
             exit_layer=answer.layer,
             deltas=deltas,
             cost=StepCost(
                 vision_gflops=cost.vision_gflops,
                 language_gflops=cost.language_gflops(answer.layer),
-                head_gflops=cost.head_gflops(calls),
+                head_gflops=cost.head_gflops(len(answers)),
                 preprocessing_ms=1e3 * (preprocessed - started),
                 vision_ms=1e3 * (seen - preprocessed),
                 language_ms=1e3 * (finished - seen - head_s),
@@ -257,12 +275,14 @@ class DeerPolicy:
 
     def _run(
         self, prompt: Prompt, latents: torch.Tensor, layers: tuple[int, ...]
-    ) -> tuple[Answer, np.ndarray, int]:
-        """Answer after answer until the rule is content: the last one, the deltas, the head's calls."""
+    ) -> tuple[list[Answer], np.ndarray]:
+        """Answer after answer until the rule is content: all of them, and the deltas."""
         exits = self.config.exit_layers
         deltas = np.full(len(exits), np.nan, np.float32)
         poses: dict[int, np.ndarray] = {}
+        answers: list[Answer] = []
         for answer in self.model.answers(prompt, latents, self._state, layers):
+            answers.append(answer)
             pose = poses[answer.layer] = _numpy(answer.pose[0])
             if not (np.isfinite(pose).all() and bool(torch.isfinite(answer.gripper_probability))):
                 raise NonFiniteActionError(
@@ -277,7 +297,14 @@ class DeerPolicy:
                 deltas[index] = criterion.delta(pose, reference, self.rule.metric)
             if criterion.agrees(deltas[index], self.rule.thresholds[index]):
                 break
-        return answer, deltas, len(poses)
+        return answers, deltas
+
+    def _said(self, answers: list[Answer]) -> tuple[np.ndarray, float]:
+        """Pose and gripper probability of a step's last answer, or of an ensemble of two."""
+        exits = [answer for answer in answers if answer.layer in self.config.exit_layers]
+        chosen = exits[-2:] if self.rule.ensemble else exits[-1:]
+        pose = np.mean([_numpy(answer.pose[0]) for answer in chosen], axis=0)
+        return pose, float(np.mean([float(answer.gripper_probability) for answer in chosen]))
 
     def _prompt_of(self, instruction: str | np.ndarray) -> Prompt:
         """The prompt's tensors, made once per instruction."""

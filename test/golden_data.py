@@ -17,14 +17,13 @@ from safetensors.torch import load_file
 
 from deer_ros.checkpoint import LoadedModel
 from deer_ros.checkpoint.official_config import official_config
-from deer_ros.checkpoint.official_names import model_name, vision_names
+from deer_ros.checkpoint.official_names import Dropped, head_mlp_names, translate
 from deer_ros.model.deer import DeerModel
 from deer_ros.model.preprocessing import Preprocessor
 from deer_ros.model.prompt import PromptEncoder, word_tokenizer
 from deer_ros.policy import DeerPolicy
 
 FOLDER = Path(os.environ.get("DEER_GOLDEN", Path(__file__).parent / "data" / "golden"))
-VISION = "vision_encoder.visual."
 
 
 @cache
@@ -42,13 +41,14 @@ def arrays(name: str) -> dict[str, np.ndarray]:
 
 def merged_weights() -> dict[str, Any]:
     """The merged weights under this package's names."""
+    merged = load_file(FOLDER / "merged.safetensors")
+    mlps = head_mlp_names({name: tuple(tensor.shape) for name, tensor in merged.items()})
     weights = {}
-    for name, tensor in load_file(FOLDER / "merged.safetensors").items():
-        if name.startswith(VISION):
-            names = vision_names(name.removeprefix(VISION))
-            weights.update(zip(names, tensor.chunk(len(names)) if names else ()))
-        elif (here := model_name(name)) is not None:
-            weights[here] = tensor
+    for name, tensor in merged.items():
+        here = (mlps[name],) if name in mlps else translate(name)
+        assert here is not None, name
+        if not isinstance(here, Dropped):
+            weights.update(zip(here, tensor.chunk(len(here)), strict=True))
     return weights
 
 

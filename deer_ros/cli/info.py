@@ -159,7 +159,7 @@ def _print(facts: dict[str, Any]) -> None:
     )
     for name, value in lines.items():
         if value is not None:
-            out.print(f"{name + ':':<24}{value}", soft_wrap=True)
+            print(f"{name + ':':<24}{value}")
     out.print(table(
         "parts",
         ("part", "parameters", "MiB", "GFLOPs"),

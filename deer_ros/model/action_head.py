@@ -104,12 +104,16 @@ class ActionHead(nn.Module):
         return HeadOutput(self.pose(x).tanh(), self.gripper(x), state)
 
 
+def mlp_slot(layer: int, norm: bool = False) -> int:
+    """Place of an MLP's linear layer (or of the norm that follows it) in its sequence, from 0."""
+    return 1 + 4 * layer + norm
+
+
 def _mlp(config: HeadConfig, outputs: int) -> nn.Sequential:
     layers: list[nn.Module] = []
     width = config.lstm_width
     for hidden in config.mlp_widths:
-        layers += [nn.Dropout(config.mlp_dropout), nn.Linear(width, hidden)]
-        layers += [nn.LayerNorm(hidden)] if config.mlp_layer_norm else []
-        layers += [nn.ReLU()]
+        norm = nn.LayerNorm(hidden) if config.mlp_layer_norm else nn.Identity()
+        layers += [nn.Dropout(config.mlp_dropout), nn.Linear(width, hidden), norm, nn.ReLU()]
         width = hidden
     return nn.Sequential(*layers, nn.Dropout(config.mlp_dropout), nn.Linear(width, outputs))

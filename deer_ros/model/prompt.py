@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -79,11 +80,17 @@ class PromptEncoder:
 def word_tokenizer(instructions: list[str]) -> tuple[PreTrainedTokenizerFast, PromptConfig]:
     """A tokenizer of whole lower-case words, for small models, and the ids of its special tokens."""
     words = sorted({word for text in instructions for word in text.lower().split()})
-    vocabulary = {w: i for i, w in enumerate([END_OF_TEXT, UNKNOWN, *words])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
-    tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer.add_special_tokens([END_OF_TEXT, END_OF_CHUNK, IMAGE, PADDING])
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token=UNKNOWN)
+    fast = vocabulary_tokenizer({w: i for i, w in enumerate([END_OF_TEXT, UNKNOWN, *words])})
+    fast.add_tokens([END_OF_CHUNK, IMAGE, PADDING], special_tokens=True)
     ids = [fast.convert_tokens_to_ids(t) for t in (IMAGE, END_OF_CHUNK, END_OF_TEXT, PADDING)]
     return fast, PromptConfig(*ids)
+
+
+def vocabulary_tokenizer(vocabulary: Mapping[str, int]) -> PreTrainedTokenizerFast:
+    """A tokenizer of whole lower-case words with these ids; `<unk>` must be one of them."""
+    tokenizer = Tokenizer(models.WordLevel(dict(vocabulary), unk_token=UNKNOWN))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    special = (END_OF_TEXT, END_OF_CHUNK, IMAGE, PADDING)
+    tokenizer.add_special_tokens([token for token in special if token in vocabulary])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token=UNKNOWN)

@@ -1,0 +1,332 @@
+"""Official DeeR, CLIP, MPT and OpenFlamingo files to a model directory.
+
+First every file's names and shapes are read, and a plan says which tensor comes from where. Then the
+tensors are written one by one, file after file, so that memory holds no more than one file's pages.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from deer_ros.budget.presets import find_preset
+from deer_ros.checkpoint.directory import CONFIG, PREPROCESSOR, inspect_model, layer_index
+from deer_ros.checkpoint.official_config import official_config, read_description
+from deer_ros.checkpoint.official_files import CLIP_HINT, OfficialFile, official_paths, open_official
+from deer_ros.checkpoint.official_names import Dropped, head_mlp_names, live_name, translate
+from deer_ros.checkpoint.official_tokenizer import official_prompts
+from deer_ros.checkpoint.shards import SHARD_BYTES, tensor_bytes, write_shards
+from deer_ros.model.config import DeerConfig, ExitConfig
+from deer_ros.model.deer import DeerModel
+from deer_ros.model.preprocessing import Preprocessor
+
+Shape = tuple[int, ...]
+Progress = Callable[[int, int], None]
+
+EMBEDDING = "embedding.weight"
+ALIAS = "another name of a tensor that is used"
+LATER_LAYER = "of a layer past those kept"
+
+
+@dataclass(frozen=True)
+class FileReport:
+    """What became of every tensor of a file.
+
+    used: written. superseded: replaced by a file that the authors load later. dropped: known and
+    not needed, with the reason.
+    """
+
+    role: str
+    path: Path
+    used: tuple[str, ...]
+    superseded: tuple[str, ...]
+    dropped: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """A finished conversion."""
+
+    folder: Path
+    config: DeerConfig
+    files: tuple[FileReport, ...]
+
+
+def convert_official(
+    out: str | Path,
+    *,
+    deer: str | Path,
+    clip: str | Path,
+    tokenizer: str | Path | None = None,
+    mpt: str | Path | None = None,
+    openflamingo: str | Path | None = None,
+    config: Mapping[str, Any] | str | Path | None = None,
+    preset: str | None = None,
+    progress: Progress | None = None,
+    shard_bytes: int = SHARD_BYTES,
+) -> Conversion:
+    """Write the model directory `out` from official files.
+
+    deer, clip, mpt, openflamingo: a .pt, .pth, .bin or .safetensors file, the index of several, or
+    a folder of them. The DeeR file and CLIP's visual weights are enough; where more files hold a
+    tensor, the one loaded last by the authors (mpt, clip, openflamingo, deer) is taken.
+    tokenizer: the language model's tokenizer.json or its folder. config: a dictionary or JSON file
+    with the sizes and flags that no file tells; None: the published 3B and 9B models are
+    recognised. preset: name of published thresholds to make the model's own.
+    progress(bytes written, bytes in all) is called after every tensor.
+
+    `out` appears whole or not at all; it must not exist, or be empty. Raises FileNotFoundError,
+    FileExistsError, OSError or ValueError with a sentence: a tensor that is unknown, missing or of
+    a wrong shape, a pickle that would run a program, a description that does not fit.
+    """
+    out = Path(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise FileExistsError(f"{out} exists already; name a new folder, or remove it first.")
+    description = read_description(config)
+    given = {"mpt": mpt, "clip": clip, "openflamingo": openflamingo, "deer": deer}
+    surveys = [
+        _survey(role, path)
+        for role, paths in given.items() if paths is not None
+        for path in official_paths(paths)
+    ]
+    values = {k: v for survey in surveys if survey.role == "deer" for k, v in survey.values.items()}
+    deer_config = official_config(description, values, _language_width(surveys))
+    if preset is not None:
+        deer_config = _with_preset(deer_config, preset)
+    prompts = official_prompts(tokenizer, description, deer_config)
+    plan = _Plan(deer_config, surveys)
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        unfinished.chmod(0o755)
+        _check_room(unfinished, plan.bytes)
+        deer_config.save(unfinished / CONFIG)
+        Preprocessor(deer_config.vision.image_size).save(unfinished / PREPROCESSOR)
+        prompts.save(unfinished)
+        plan.write(unfinished, progress, shard_bytes)
+        inspect_model(unfinished)
+        if out.exists():
+            out.rmdir()
+        unfinished.rename(out)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return Conversion(out, deer_config, plan.reports())
+
+
+@dataclass
+class _Survey:
+    """One file before it is converted. here: what each tensor is called in this package."""
+
+    role: str
+    path: Path
+    shapes: dict[str, Shape]
+    values: Mapping[str, Any]
+    here: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    dropped: dict[str, str] = field(default_factory=dict)
+
+
+def _survey(role: str, path: Path) -> _Survey:
+    with open_official(path) as file:
+        values = file.values if role == "deer" else {}
+        survey = _Survey(role, path, file.shapes(), values)
+        live = {name: live_name(role, name) for name in survey.shapes}
+        mlps = head_mlp_names({live[name]: shape for name, shape in survey.shapes.items()})
+        unknown = []
+        taken: dict[tuple[str, ...], str] = {}
+        for name in survey.shapes:
+            here = (mlps[live[name]],) if live[name] in mlps else translate(live[name])
+            if here is None:
+                unknown.append(name)
+            elif isinstance(here, Dropped):
+                survey.dropped[name] = here.reason
+            elif here in taken:
+                _check_alias(file, taken[here], name)
+                survey.dropped[name] = ALIAS
+            else:
+                taken[here] = name
+                survey.here[name] = here
+        if unknown:
+            raise ValueError(_unknown(role, path, unknown))
+        return survey
+
+
+def _check_alias(file: OfficialFile, one: str, other: str) -> None:
+    if not file.same(one, other):
+        raise ValueError(
+            f"{file.path} has {one!r} and {other!r}, two names of one tensor, with different values."
+        )
+
+
+def _unknown(role: str, path: Path, names: Sequence[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    hint = f" {CLIP_HINT}." if role == "clip" else ""
+    return (
+        f"{path}, given as {role}, has tensors that are not known: {', '.join(names[:3])}{more}; "
+        f"nothing was converted.{hint}"
+    )
+
+
+def _language_width(surveys: Sequence[_Survey]) -> int | None:
+    """Width of the language model, by the last embedding that is loaded."""
+    for survey in reversed(surveys):
+        for name, here in survey.here.items():
+            if here == (EMBEDDING,):
+                return survey.shapes[name][-1]
+    return None
+
+
+def _with_preset(config: DeerConfig, name: str) -> DeerConfig:
+    preset = find_preset(name)
+    if preset.thresholds is None:
+        raise ValueError(f"preset {name!r} has no thresholds to store; choose it when running.")
+    return config.replace(
+        exits=ExitConfig(config.exits.interval, preset.metric, preset.thresholds)
+    )
+
+
+def _check_room(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise OSError(
+            f"{folder.parent} has {free / 1e9:.1f} GB free; the model needs {needed / 1e9:.1f} GB."
+        )
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where a tensor comes from: rows of a tensor in a file."""
+
+    survey: _Survey
+    name: str
+    start: int
+    stop: int | None
+
+
+class _Plan:
+    """Which tensor of the model is read from where. Building it checks every name and shape."""
+
+    def __init__(self, config: DeerConfig, surveys: Sequence[_Survey]) -> None:
+        with torch.device("meta"):
+            model = DeerModel(config)
+        self.shapes: dict[str, Shape] = {n: tuple(t.shape) for n, t in model.state_dict().items()}
+        self.bytes = sum(map(tensor_bytes, self.shapes.values()))
+        self.layers = config.language.layers
+        self.surveys = surveys
+        self.sources: dict[str, _Source] = {}
+        for survey in surveys:  # in the authors' order of loading: the last one counts
+            for name, here in list(survey.here.items()):
+                self._add(survey, name, here)
+        missing = [name for name in self.shapes if name not in self.sources]
+        if missing:
+            raise ValueError(self._missing(missing))
+
+    def write(self, folder: Path, progress: Progress | None, shard_bytes: int) -> None:
+        """Write all tensors, those of one file after the other."""
+        order = [name for survey in self.surveys for name in self.shapes
+                 if self.sources[name].survey is survey]
+        done = 0
+
+        def report(written: int) -> None:
+            nonlocal done
+            done += written
+            if progress is not None:
+                progress(done, self.bytes)
+
+        with _Reader() as reader:
+            write_shards(
+                folder,
+                [(name, self.shapes[name]) for name in order],
+                lambda name: reader.read(self.sources[name]),
+                report,
+                shard_bytes,
+            )
+
+    def reports(self) -> tuple[FileReport, ...]:
+        """What became of every tensor of every file."""
+        used = {(id(s.survey), s.name) for s in self.sources.values()}
+        return tuple(
+            FileReport(
+                survey.role,
+                survey.path,
+                tuple(n for n in survey.here if (id(survey), n) in used),
+                tuple(n for n in survey.here if (id(survey), n) not in used),
+                dict(survey.dropped),
+            )
+            for survey in self.surveys
+        )
+
+    def _add(self, survey: _Survey, name: str, here: tuple[str, ...]) -> None:
+        layer = layer_index(here[0])
+        if layer is not None and layer >= self.layers:
+            del survey.here[name]
+            survey.dropped[name] = LATER_LAYER
+            return
+        if here[0] not in self.shapes:
+            raise ValueError(
+                f"tensor {name!r} in {survey.path} belongs to a part ({here[0]}) that the model of "
+                "this configuration does not have."
+            )
+        rows = self._rows(survey, name, here)
+        for index, part in enumerate(here):
+            whole = len(here) == 1 and rows == survey.shapes[name][:1]
+            start, stop = (0, None) if whole else (index * rows[0], (index + 1) * rows[0])
+            self.sources[part] = _Source(survey, name, start, stop)
+
+    def _rows(self, survey: _Survey, name: str, here: tuple[str, ...]) -> Shape:
+        """Rows of each part, after the tensor's shape was found right."""
+        first, *rest = self.shapes[here[0]]
+        found = survey.shapes[name]
+        expected = (first * len(here), *rest)
+        # The language model's own vocabulary is larger: its embedding is cut to the one in use.
+        cut = survey.role == "mpt" and here == (EMBEDDING,) and len(found) == 2 and (
+            found[0] >= first and found[1:] == expected[1:]
+        )
+        if found != expected and not cut:
+            raise ValueError(
+                f"tensor {name!r} in {survey.path} has shape {found}; the model of this "
+                f"configuration needs {expected}."
+            )
+        return (first,)
+
+    def _missing(self, names: Sequence[str]) -> str:
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        roles = ", ".join(dict.fromkeys(survey.role for survey in self.surveys))
+        return (
+            f"the files given ({roles}) have nothing for {', '.join(names[:3])}{more}; name the "
+            "files that hold them, or correct the configuration."
+        )
+
+
+class _Reader:
+    """Reads tensors, with one file open at a time."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._survey: _Survey | None = None
+        self._file: OfficialFile | None = None
+
+    def __enter__(self) -> _Reader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def read(self, source: _Source) -> Tensor:
+        if source.survey is not self._survey:
+            self._close()
+            self._survey = source.survey
+            self._file = self._stack.enter_context(open_official(source.survey.path))
+        return self._file.read(source.name, source.start, source.stop)
+
+    def _close(self) -> None:
+        self._file = None
+        self._stack.close()
