@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import rclpy
-from rclpy.qos import qos_profile_sensor_data
+from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
@@ -50,7 +50,8 @@ def main() -> int:
     arguments = parser.parse_args()
 
     use_shipped_profile()
-    parameters = {"allow_simulation_model": True, "executor": arguments.executor}
+    parameters = {"allow_simulation_model": True, "executor": arguments.executor,
+                  "exit.policy": "fixed", "episode.max_duration": 86400.0}
     if arguments.model:
         parameters["model"] = str(arguments.model.resolve())
     with tempfile.TemporaryDirectory() as folder, reserved_domain() as domain:
@@ -78,7 +79,9 @@ class Cameras:
         self._publishers = [
             self._node.create_publisher(Image, f"camera/{name}/image", qos_profile_sensor_data)
             for name in ("static", "gripper")]
-        self._instruction = self._node.create_publisher(String, "instruction", 1)
+        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        self._node.create_publisher(String, "instruction", latched).publish(
+            String(data=INSTRUCTION))
         self.actions: dict[int, EndEffectorAction] = {}
         self.statuses: dict[int, PolicyStatus] = {}
         for kind, topic, kept in ((EndEffectorAction, "deer/action", self.actions),
@@ -96,8 +99,6 @@ class Cameras:
             if time.monotonic() > deadline_s:
                 raise TimeoutError(f"the policy did not answer:\n{self._policy.last_words()}")
             self._policy.check()
-            if not self.actions:
-                self._instruction.publish(String(data=INSTRUCTION))
             self._publish(pictures)
             due_s = max(due_s + 1 / RATE_HZ, time.monotonic())
             while (left_s := due_s - time.monotonic()) > 0:

@@ -121,6 +121,8 @@ def _children(arguments: argparse.Namespace, config: DeerConfig) -> list[NodePro
         "allow_simulation_model": True,
         "use_sim_time": lockstep,
         "exit.policy": "fixed",
+        # The simulator ends the episodes. A policy that did would wait to be told to go on.
+        "episode.max_duration": 86400.0,
     }
     if arguments.full_depth:
         policy["exit.thresholds"] = [NEVER] * len(config.exit_layers)

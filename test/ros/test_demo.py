@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import pytest
+
+from tiny_model import write_tiny_model
+
+STEPS = 20
+START_S = 60.0
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    return write_tiny_model(tmp_path_factory.mktemp("model"), max_episode_steps=STEPS)
+
+
+class Demo:
+    """The demo in a process of its own, and a look at its children."""
+
+    def __init__(self, out: Path, *arguments: str):
+        self.out = out
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "deer_ros.nodes", "demo", "--out", str(out), *arguments],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def __enter__(self) -> Demo:
+        return self
+
+    def __exit__(self, *_exception) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            self.process.wait(20)
+
+    def children(self) -> dict[str, int]:
+        """Process ids by name of the node."""
+        found = {}
+        for pid in self._child_pids():
+            words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+            found |= {name: pid for name in ("policy_node", "sim_node") if name in words}
+        return found
+
+    def wait_until_running(self) -> dict[str, int]:
+        """The children, once the simulator is ready."""
+        deadline_s = time.monotonic() + START_S
+        log = self.out / "sim_node.log"
+        while not (log.exists() and "ready" in log.read_text() and len(self.children()) == 2):
+            assert self.process.poll() is None, self.process.communicate()
+            assert time.monotonic() < deadline_s
+            time.sleep(0.05)
+        return self.children()
+
+    def _child_pids(self) -> list[int]:
+        pid = self.process.pid
+        return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_a_demo_runs_its_episodes_and_leaves_a_table_a_sheet_and_every_number(tmp_path, model):
+    with Demo(tmp_path / "out", "--model", str(model), "--episodes", "3",
+              "--tasks", "drawer-open", "drawer-close", "--thresholds", "10", "10", "inf") as demo:
+        table, progress = demo.process.communicate(timeout=120)
+    assert demo.process.returncode == 0, progress
+    assert "drawer-close" in table and "/3" in table and "all" in table
+    assert [line.split()[0] for line in progress.splitlines()] == ["1/3", "2/3", "3/3"]
+
+    results = json.loads((demo.out / "results.json").read_text())
+    assert [(e["task"], e["seed"]) for e in results["episodes"]] == [
+        ("drawer-open", 1_000_000), ("drawer-open", 1_000_001), ("drawer-close", 1_000_000)]
+    for episode in results["episodes"]:
+        assert episode["steps"] == STEPS or episode["success"]
+        # Thresholds that everything meets: the first exit is always taken.
+        assert set(episode["per_step"]["exit_layer"]) == {2}
+        assert all(ms > 0 for ms in episode["per_step"]["model_ms"])
+        assert set(episode["per_step"]["latency_ms"]) == {None}
+    total = results["summary"][-1]
+    assert total["episodes"] == 3 and total["mean_exit_layer"] == 2
+    assert 0 < total["llm_gflops"] < total["step_gflops"]
+
+    sheet = cv2.imread(str(demo.out / "contact_sheet.png"))
+    assert sheet.shape[0] > 3 * 100 and sheet.std() > 20
+
+
+def test_an_interrupted_demo_leaves_no_process_behind(tmp_path, model):
+    with Demo(tmp_path / "out", "--model", str(model)) as demo:
+        children = demo.wait_until_running()
+        demo.process.send_signal(signal.SIGINT)
+        _, said = demo.process.communicate(timeout=20)
+    assert demo.process.returncode == 130 and "interrupted" in said and "Traceback" not in said
+    assert not any(map(is_running, children.values()))
+
+
+def test_a_demo_whose_policy_dies_says_so_and_ends_the_simulator(tmp_path, model):
+    with Demo(tmp_path / "out", "--model", str(model)) as demo:
+        children = demo.wait_until_running()
+        os.kill(children["policy_node"], signal.SIGKILL)
+        _, said = demo.process.communicate(timeout=30)
+    assert demo.process.returncode == 1
+    assert "policy_node ended with exit code -9" in said and "Traceback" not in said
+    assert not any(map(is_running, children.values()))
+
+
+def test_a_demo_that_reaches_too_little_fails(tmp_path, model):
+    with Demo(tmp_path / "out", "--model", str(model), "--episodes", "1", "--tasks", "pick-place",
+              "--min-success", "1", "--json", "--full-depth", "--real-time") as demo:
+        answer, said = demo.process.communicate(timeout=120)
+    assert demo.process.returncode == 1 and "below --min-success" in said, said
+    episode = json.loads(answer)["episodes"][0]
+    assert set(episode["per_step"]["exit_layer"]) == {6}
+    # On the wall clock a step can be late, but never early.
+    assert all(ms > 0 for ms in episode["per_step"]["latency_ms"])
