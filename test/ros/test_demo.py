@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -9,8 +10,12 @@ import time
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 
+from deer_ros.observation import Observation
+from deer_ros.policy import DeerPolicy
+from deer_ros.sim.robot import SimulatedRobot
 from tiny_model import write_tiny_model
 
 STEPS = 20
@@ -62,6 +67,22 @@ class Demo:
         return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+def exits_without_ros(model: Path, thresholds: tuple[float, ...], task: str,
+                      seed: int) -> list[int]:
+    """The exit layer of every step of the same episode, run in this process."""
+    policy = DeerPolicy.from_pretrained(model)
+    policy.set_thresholds(thresholds)
+    robot = SimulatedRobot()
+    robot.reset(task, seed)
+    exits = []
+    while not robot.success and len(exits) < STEPS:
+        step = policy.step(Observation(*robot.pictures()), robot.instruction)
+        robot.step(step.action, step.gripper)
+        exits.append(step.exit_layer)
+    robot.close()
+    return exits
+
+
 def is_running(pid: int) -> bool:
     try:
         os.kill(pid, 0)
@@ -70,9 +91,10 @@ def is_running(pid: int) -> bool:
     return True
 
 
-def test_a_demo_runs_its_episodes_and_leaves_a_table_a_sheet_and_every_number(tmp_path, model):
+def test_a_demo_in_lockstep_is_the_policy_and_the_simulator_without_ros_step_by_step(tmp_path, model):
     with Demo(tmp_path / "out", "--model", str(model), "--episodes", "3",
-              "--tasks", "drawer-open", "drawer-close", "--thresholds", "10", "10", "inf") as demo:
+              "--tasks", "drawer-open", "drawer-close", "--thresholds", "0.105", "0.1", "inf",
+              ) as demo:
         table, progress = demo.process.communicate(timeout=120)
     assert demo.process.returncode == 0, progress
     assert "drawer-close" in table and "/3" in table and "all" in table
@@ -81,14 +103,17 @@ def test_a_demo_runs_its_episodes_and_leaves_a_table_a_sheet_and_every_number(tm
     results = json.loads((demo.out / "results.json").read_text())
     assert [(e["task"], e["seed"]) for e in results["episodes"]] == [
         ("drawer-open", 1_000_000), ("drawer-open", 1_000_001), ("drawer-close", 1_000_000)]
+    exit_layers = [episode["per_step"]["exit_layer"] for episode in results["episodes"]]
+    assert exit_layers == [
+        exits_without_ros(model, (0.105, 0.1, math.inf), episode["task"], episode["seed"])
+        for episode in results["episodes"]]
+    assert {layer for episode in exit_layers for layer in episode} == {2, 6}
     for episode in results["episodes"]:
-        assert episode["steps"] == STEPS or episode["success"]
-        # Thresholds that everything meets: the first exit is always taken.
-        assert set(episode["per_step"]["exit_layer"]) == {2}
         assert all(ms > 0 for ms in episode["per_step"]["model_ms"])
         assert set(episode["per_step"]["latency_ms"]) == {None}
     total = results["summary"][-1]
-    assert total["episodes"] == 3 and total["mean_exit_layer"] == 2
+    assert total["episodes"] == 3
+    assert total["mean_exit_layer"] == pytest.approx(np.concatenate(exit_layers).mean())
     assert 0 < total["llm_gflops"] < total["step_gflops"]
 
     sheet = cv2.imread(str(demo.out / "contact_sheet.png"))
