@@ -25,6 +25,11 @@ from deer_ros.nodes import images
 from deer_ros.nodes.policy.settings import Settings
 from deer_ros.nodes.stamps import to_nanoseconds
 
+try:
+    from rclpy.event_handler import SubscriptionEventCallbacks
+except ImportError:  # before Iron
+    from rclpy.qos_event import SubscriptionEventCallbacks
+
 WARN_EVERY_S = 5.0
 
 
@@ -67,11 +72,13 @@ class Inputs:
         node.create_subscription(
             PoseStamped, "end_effector/pose", self._on_pose, qos_profile_sensor_data)
         # A volatile publisher does not match a transient-local subscription, and to a volatile one
-        # nothing is sent that was published before.
+        # nothing is sent that was published before. No warning: one of the two always matches.
+        quiet = SubscriptionEventCallbacks(use_default_callbacks=False)
         for durability in (DurabilityPolicy.VOLATILE, DurabilityPolicy.TRANSIENT_LOCAL):
             qos = QoSProfile(
                 depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=durability)
-            node.create_subscription(String, "instruction", self._on_instruction, qos)
+            node.create_subscription(
+                String, "instruction", self._on_instruction, qos, event_callbacks=quiet)
 
     def open_cameras(self, settings: Settings) -> None:
         """Subscribe to both cameras."""

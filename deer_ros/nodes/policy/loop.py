@@ -233,8 +233,10 @@ class PolicyLoop:
         if self.safety.active and self.plan is not None and self.plan.dry is None:
             self._commander.stop()
         self._maker.forget_target()
-        log = self._logger.info if stop.reason in _ON_REQUEST else self._logger.warning
-        log(f"stopped: {stop.detail}")
+        if stop.reason in _ON_REQUEST:
+            self._logger.info(f"stopped: {stop.detail}")
+        else:
+            self._logger.warning(f"stopped: {stop.detail}")
         return True
 
     def _hindrance(self) -> Stop | None:

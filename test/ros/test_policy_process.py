@@ -1,0 +1,89 @@
+"""How the policy node starts and ends."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+import pytest
+
+from deer_ros.control.safety import Reason, State
+from policy_client import moves, running_policy
+from tiny_model import write_tiny_model
+
+# What a stopped node promises, in seconds.
+END_S = 2.0
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return str(write_tiny_model(tmp_path_factory.mktemp("model")))
+
+
+@pytest.mark.parametrize("wanted, instruction", [
+    (signal.SIGTERM, "think long"), (signal.SIGINT, "open the drawer"),
+])
+def test_a_signal_sends_zero_last_and_ends_the_node_with_success(
+    tmp_path, model, wanted, instruction
+):
+    with running_policy(tmp_path, model=model, allow_simulation_model=True) as node:
+        node.tell(instruction)
+        node.wait_for_status(lambda s: s.state == State.RUNNING and s.instruction == instruction)
+        if instruction == "think long":
+            # Right after a result the next pair is taken: the signal comes in the middle of a step.
+            node.wait_for_status(lambda s: s.state == State.RUNNING)
+        started_s = time.monotonic()
+        assert node.end(wanted, END_S) == 0
+        assert time.monotonic() - started_s < END_S
+        node.drain()
+        assert node.twists and not moves(node.twists[-1])
+        last_move_s = max(
+            at for at, twist in zip(node.twist_times, node.twists) if moves(twist))
+        assert node.twist_times[-1] >= last_move_s
+        assert node.statuses[-1].reason == Reason.SHUTDOWN
+        assert wanted.name in node.statuses[-1].detail
+        assert "Traceback" not in node.said()
+
+
+def test_a_missing_model_leaves_the_node_unconfigured_until_it_is_corrected(tmp_path, model):
+    wrong = {"safety__input_timeout": "soon", "exit__thresholds": [0.5, 0.5], "dry_run": 3}
+    with running_policy(tmp_path, model="/no/such/place", **wrong) as node:
+        node.wait_until(lambda: "no model directory /no/such/place" in node.said())
+        assert node.state() == "unconfigured"
+        node.wait_until(lambda: node.diagnostics)
+        assert node.get("safety.input_timeout") == 0.5 and node.get("dry_run") is False
+        assert "safety.input_timeout is 'soon'; allowed: above 0" in node.said()
+
+        broken = tmp_path / "broken"
+        broken.mkdir()
+        (broken / "config.json").write_text("{")
+        assert node.set(model=str(broken)).successful
+        assert not node.change_state("configure") and node.state() == "unconfigured"
+        assert "broken" in node.said()
+
+        assert node.set(model=model).successful
+        assert node.change_state("configure") and node.change_state("activate")
+        assert node.state() == "active"
+        assert "exit.thresholds has 2 numbers; the model needs 3" in node.said()
+        assert node.get("exit.thresholds") == pytest.approx([0.01, 0.01, 1e9])
+        assert "allow_simulation_model" in node.said(), "it says why it runs dry"
+        node.tell("open the drawer")
+        dry = node.wait_for_status(lambda s: s.state == State.RUNNING)
+        assert dry.reason == Reason.DRY_RUN and "allow_simulation_model" in dry.detail
+        assert "Traceback" not in node.said()
+        assert node.end(signal.SIGTERM, END_S) == 0
+        node.drain()
+        assert not node.twists and not node.openings, "a dry run never commands"
+
+
+@pytest.mark.parametrize("executor", ["events"])
+def test_the_events_executor_runs_the_node_too(tmp_path, model, executor):
+    with running_policy(tmp_path, model=model, executor=executor,
+                        allow_simulation_model=True) as node:
+        node.tell("open the drawer")
+        node.wait_for_status(lambda s: s.state == State.RUNNING and s.step > 5)
+        assert node.set(exit__max_layer=2).successful
+        node.wait_for_status(lambda s: s.max_layer == 2)
+        assert node.end(signal.SIGTERM, END_S) == 0
+        node.drain()
+        assert not moves(node.twists[-1])
