@@ -11,7 +11,7 @@ SHARE = Path("share/deer_ros")
 
 
 def share_files() -> list[tuple[str, list[str]]]:
-    """What colcon puts into the share folder too, so that one rule finds it (deer_ros/resources.py)."""
+    """What colcon installs there too, so that one rule finds it (deer_ros/resources.py)."""
     files = [Path("package.xml")]
     for folder in ("config", "models/bundled"):
         files += (path for path in sorted(Path(folder).rglob("*")) if path.is_file())

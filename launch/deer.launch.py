@@ -60,6 +60,11 @@ def generate_launch_description() -> LaunchDescription:
             description="true: start the simulated robot too and let a model drive it that was "
             "trained in simulation",
         ),
+        DeclareLaunchArgument(
+            "task",
+            default_value="reach",
+            description="of the simulated robot, which publishes the task's instruction",
+        ),
     ]
     return LaunchDescription([*arguments, OpaqueFunction(function=_nodes)])
 
@@ -95,7 +100,7 @@ def _nodes(context: LaunchContext) -> list[Node]:
             Node(
                 executable="sim_node",
                 name="simulated_robot",
-                parameters=[{"lockstep": use_sim_time}],
+                parameters=[{"lockstep": use_sim_time, "task": given("task")}],
                 **common,
             )
         )

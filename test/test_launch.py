@@ -26,6 +26,7 @@ DEFAULTS = {
     "use_sim_time": "false",
     "log_level": "info",
     "sim": "false",
+    "task": "reach",
 }
 
 
@@ -105,11 +106,11 @@ def test_a_text_that_looks_like_a_number_stays_a_text(description):
 
 
 def test_sim_starts_the_simulated_robot_and_lets_the_bundled_model_drive_it(description):
-    nodes = launched_nodes(description, sim="true", namespace="arm")
+    nodes = launched_nodes(description, sim="true", namespace="arm", task="push")
     assert sorted(nodes) == ["policy_node", "sim_node"]
     assert nodes["sim_node"].node_name == "/arm/simulated_robot"
     assert parameters(nodes["policy_node"])["allow_simulation_model"] is True
-    assert parameters(nodes["sim_node"])["lockstep"] is False
+    assert parameters(nodes["sim_node"]) == {"lockstep": False, "task": "push"}
 
 
 def test_under_simulated_time_the_simulated_robot_waits_for_every_action(description):

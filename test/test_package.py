@@ -74,7 +74,7 @@ def test_the_parameter_file_says_unit_and_whether_it_may_be_set_while_running(na
 
 
 def imports(folder: str) -> set[str]:
-    """Top-level names of everything imported below a folder of the package, this package left out."""
+    """Top-level names of what is imported below a folder of the package, others than its own."""
     names = set()
     for source in (CHECKOUT / "deer_ros" / folder).rglob("*.py"):
         for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
