@@ -16,14 +16,16 @@ class ExitRule:
     """The rule in force, immutable, so that a step sees one whole.
 
     exits: layers (from 1) of the permitted exits. thresholds: one per exit of the model, infinite
-    from the deepest permitted one on, which is always taken. ensemble: answer with the mean of the
-    taken exit and the one before it.
+    from the deepest permitted one on, which is always taken. asked: what they would be at full
+    depth; the model's own where fewer were given. ensemble: answer with the mean of the taken exit
+    and the one before it.
     """
 
     exits: tuple[int, ...]
     thresholds: tuple[float, ...]
     metric: str
     steps_per_decision: int
+    asked: tuple[float, ...]
     ensemble: bool = False
 
     @classmethod
@@ -63,7 +65,15 @@ class ExitRule:
             raise ValueError(f"the thresholds are {list(given)}; NaN is not allowed among them.")
         kept = given[: len(exits) - 1]
         always = (math.inf,) * (count - len(kept))
-        return cls(exits, kept + always, metric, steps_per_decision, bool(ensemble))
+        asked = given if len(given) == count else kept + config.thresholds[len(kept) :]
+        return cls(exits, kept + always, metric, steps_per_decision, asked, bool(ensemble))
+
+    def at_depth(self, config: DeerConfig, built_layers: int) -> ExitRule:
+        """The same rule for another number of layers, all of them permitted."""
+        return ExitRule.of(
+            config, built_layers, self.asked, self.metric, None, self.steps_per_decision,
+            self.ensemble,
+        )
 
     def layers(self, exit_layer: int | None, kept: int | None) -> tuple[int, ...]:
         """Layers that a step asks, in order; the last is taken if none before it is.

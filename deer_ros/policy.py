@@ -21,7 +21,7 @@ from deer_ros.exit_rule import ExitRule
 from deer_ros.model.action_head import HeadState
 from deer_ros.model.config import DeerConfig
 from deer_ros.model.deer import Answer
-from deer_ros.model.language import Prompt
+from deer_ros.model.language import DecoderLayer, Prompt
 from deer_ros.observation import Observation
 from deer_ros.resources import bundled_model
 
@@ -104,10 +104,23 @@ class Explanation:
     reference_gripper_probability: float | None
 
 
+@dataclass(frozen=True)
+class DepthChange:
+    """What takes a policy of `before` layers to `after`: the layers that it has not yet.
+
+    Layers stay in memory as long as this does, too.
+    """
+
+    before: int
+    after: int
+    layers: tuple[DecoderLayer, ...] = field(repr=False)
+
+
 class DeerPolicy:
     """An early-exit policy with the state of one episode."""
 
     def __init__(self, loaded: LoadedModel) -> None:
+        self._source = loaded.source
         self.model = loaded.model
         self.preprocessor = loaded.preprocessor
         self.prompts = loaded.prompts
@@ -187,6 +200,42 @@ class DeerPolicy:
         self.rule = ExitRule.of(
             self.config, self.model.max_layer, preset.thresholds, metric, preset.max_layer
         )
+
+    def load_layers(self, max_layer: int | None) -> DepthChange:
+        """Read what the policy lacks to run to `max_layer`, rounded down to an exit; None: to all.
+
+        Slow, and changes nothing: another thread may call it while this policy steps. `adopt` makes
+        it take effect. Raises ValueError or OSError with a sentence where that depth cannot be, or
+        its layers' files have vanished or changed.
+        """
+        before = self.model.max_layer
+        after = self.config.permitted_exits(max_layer)[-1]
+        if after <= before:
+            return DepthChange(before, after, ())
+        if self._source is None:
+            raise ValueError(
+                f"this policy has {before} layers and was not loaded from a model directory, so "
+                f"there is nothing to read layers up to {after} from."
+            )
+        return DepthChange(before, after, self._source.layers(before + 1, after))
+
+    def adopt(self, change: DepthChange) -> None:
+        """Hold and run the layers of another depth from the next step on, and free those past it.
+
+        Quick. The recurrent state stays, and so do the thresholds: those of exits that were out of
+        reach hold again. Raises ValueError and changes nothing if the depth is another by now than
+        when `change` was loaded.
+        """
+        built = self.model.max_layer
+        if change.before != built:
+            raise ValueError(
+                f"layers were loaded for a policy of {change.before} layers; it has {built} now. "
+                "Load them again."
+            )
+        rule = self.rule.at_depth(self.config, change.after)
+        kept = self.model.layers[: change.after]
+        self.model.layers = torch.nn.ModuleList([*kept, *change.layers]).eval()
+        self.rule = rule
 
     def reset(self) -> None:
         """Start a new episode: clear the recurrent state."""

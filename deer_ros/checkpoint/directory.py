@@ -5,7 +5,6 @@ Only safetensors are read, never a pickle, and only the tensors of the layers th
 
 from __future__ import annotations
 
-import re
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -13,17 +12,9 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
 
-from deer_ros.checkpoint.weights import (
-    WEIGHTS,
-    StoredTensor,
-    check_shape,
-    open_weights,
-    read_tensor,
-    stored_tensors,
-    weight_files,
-)
+from deer_ros.checkpoint.source import WeightSource, layer_index
+from deer_ros.checkpoint.weights import WEIGHTS, StoredTensor, check_shape, stored_tensors
 from deer_ros.model.config import DeerConfig
 from deer_ros.model.deer import DeerModel
 from deer_ros.model.preprocessing import Preprocessor
@@ -32,16 +23,16 @@ from deer_ros.model.prompt import PromptEncoder
 CONFIG = "config.json"
 PREPROCESSOR = "preprocessor_config.json"
 CALIBRATION = "calibration.safetensors"
-_LAYER = re.compile(r"^layers\.(\d+)\.")
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """What a model directory holds, ready to run."""
+    """What a model directory holds, ready to run. source: where further layers come from, if anywhere."""
 
     model: DeerModel
     preprocessor: Preprocessor
     prompts: PromptEncoder
+    source: WeightSource | None = None
 
 
 def load_model(
@@ -59,8 +50,12 @@ def load_model(
     config, preprocessor, prompts = _load_files(folder)
     with torch.device("meta"):
         model = DeerModel(config, max_layer)
-    _load_weights(model, folder, device, dtype)
-    return LoadedModel(model.eval().requires_grad_(False), preprocessor, prompts)
+    source = WeightSource(folder, config, device, dtype)
+    left_out = {name for name in source.names if _beyond(name, model)}
+    _check_names(set(model.state_dict()), source.names - left_out, folder)
+    source.fill(model)
+    _restore_buffers(model, device)
+    return LoadedModel(model.eval().requires_grad_(False), preprocessor, prompts, source)
 
 
 def inspect_model(folder: str | Path) -> tuple[DeerConfig, dict[str, StoredTensor]]:
@@ -137,35 +132,6 @@ def _take_place(new: Path, folder: Path) -> None:
     folder.rename(old / folder.name)
     new.rename(folder)
     shutil.rmtree(old)
-
-
-def _load_weights(
-    model: DeerModel, folder: Path, device: str | torch.device, dtype: torch.dtype | None
-) -> None:
-    """Fill a model built on the meta device, tensor by tensor, reading what it has and no more."""
-    expected = model.state_dict()
-    files = weight_files(folder)
-    _check_names(set(expected), {n for n in files if not _beyond(n, model)}, folder)
-    loaded: dict[str, Tensor] = {}
-    for file in sorted({files[name] for name in expected}):
-        with open_weights(file, device) as tensors:
-            for name in (n for n in expected if files[n] == file):
-                tensor = read_tensor(tensors, name, expected[name].shape, file)
-                loaded[name] = tensor if dtype is None else tensor.to(dtype)
-    kinds = {tensor.dtype for tensor in loaded.values()}
-    if len(kinds) > 1:
-        raise ValueError(
-            f"the weights in {folder} are of types {sorted(map(str, kinds))}; they must be of one, or "
-            "be loaded with a dtype."
-        )
-    model.load_state_dict(loaded, assign=True)
-    _restore_buffers(model, device)
-
-
-def layer_index(name: str) -> int | None:
-    """The language layer that a tensor belongs to, counted from 0 as in its name; else None."""
-    match = _LAYER.match(name)
-    return int(match[1]) if match else None
 
 
 def _beyond(name: str, model: DeerModel) -> bool:

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
+import struct
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,14 +23,21 @@ BYTES = {
     "F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2,
     "U16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "I8": 1, "U8": 1, "BOOL": 1,
 }
+FLOATS = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """What a file's header says of one tensor. dtype is in safetensors' words: F32, BF16, ..."""
+    """What a file's header says of one tensor. dtype is in safetensors' words: F32, BF16, ...
+
+    start: where in the file its values begin, in bytes.
+    """
 
     shape: tuple[int, ...]
     dtype: str
+    start: int
 
     @property
     def parameters(self) -> int:
@@ -73,19 +83,46 @@ def open_weights(file: Path, device: str | torch.device = "cpu") -> safe_open:
         raise ValueError(f"{file} cannot be read as safetensors: {error}.") from error
 
 
-def read_tensor(tensors: safe_open, name: str, shape: torch.Size, file: Path) -> Tensor:
-    """One tensor of an open file, checked to be floats of `shape`."""
-    try:
-        tensor = tensors.get_tensor(name)
-    except SafetensorError as error:
-        raise ValueError(f"tensor {name!r} cannot be read from {file}: {error}.") from error
-    check_shape(name, tensor.shape, shape, file)
-    if not tensor.is_floating_point():
-        raise ValueError(f"tensor {name!r} in {file} is of type {tensor.dtype}; weights are floats.")
-    return tensor
+def read_header(file: Path) -> dict[str, StoredTensor]:
+    """What a safetensors file holds, without reading a value. ValueError if it is none."""
+    with open_weights(file), file.open("rb") as stream:  # the library has checked the header
+        length = struct.unpack("<Q", stream.read(8))[0]
+        header = json.loads(stream.read(length))
+    header.pop("__metadata__", None)
+    return {
+        name: StoredTensor(
+            tuple(entry["shape"]), entry["dtype"], 8 + length + entry["data_offsets"][0]
+        )
+        for name, entry in header.items()
+    }
 
 
-def check_shape(name: str, found: torch.Size, expected: torch.Size, file: Path) -> None:
+def map_tensors(file: Path, tensors: Mapping[str, StoredTensor]) -> dict[str, Tensor]:
+    """Tensors of a file in one mapping: read when used, and given back when the last one goes.
+
+    Their memory is the page cache's own, no copy. What is written to them stays in this process.
+    """
+    unit = mmap.ALLOCATIONGRANULARITY
+    start = min(tensor.start for tensor in tensors.values()) // unit * unit
+    end = max(tensor.start + tensor.bytes for tensor in tensors.values())
+    with file.open("rb") as stream:
+        pages = mmap.mmap(stream.fileno(), end - start, access=mmap.ACCESS_COPY, offset=start)
+    return {
+        name: torch.frombuffer(
+            pages, dtype=FLOATS[t.dtype], count=t.parameters, offset=t.start - start
+        ).view(t.shape)
+        for name, t in tensors.items()
+    }
+
+
+def touch(tensor: Tensor) -> None:
+    """Bring a mapped tensor's pages into memory now, so that its first use does not wait."""
+    tensor.view(-1).view(torch.uint8)[:: mmap.PAGESIZE].sum()
+
+
+def check_shape(
+    name: str, found: Sequence[int], expected: Sequence[int], file: Path
+) -> None:
     """ValueError naming tensor, file and both shapes where they differ."""
     if tuple(found) != tuple(expected):
         raise ValueError(
@@ -97,18 +134,15 @@ def check_shape(name: str, found: torch.Size, expected: torch.Size, file: Path) 
 def stored_tensors(folder: str | Path) -> dict[str, StoredTensor]:
     """All tensors of a model directory, read from the files' headers alone."""
     files = weight_files(Path(folder))
-    stored = {}
-    for file in sorted(set(files.values())):
-        with open_weights(file) as tensors:
-            for name in (n for n, holder in files.items() if holder == file):
-                try:
-                    part = tensors.get_slice(name)
-                except SafetensorError as error:
-                    raise ValueError(
-                        f"tensor {name!r} cannot be read from {file}: {error}."
-                    ) from error
-                stored[name] = StoredTensor(tuple(part.get_shape()), part.get_dtype())
-    return stored
+    headers = {file: read_header(file) for file in sorted(set(files.values()))}
+    return {name: find_tensor(headers[file], name, file) for name, file in files.items()}
+
+
+def find_tensor(header: Mapping[str, StoredTensor], name: str, file: Path) -> StoredTensor:
+    """A tensor in a file's header. ValueError where an index promised one that is not there."""
+    if name not in header:
+        raise ValueError(f"tensor {name!r} cannot be read from {file}: it is not in there.")
+    return header[name]
 
 
 def weights_sha256(folder: str | Path) -> str:
