@@ -141,6 +141,39 @@ def test_an_exit_after_layer_one_has_no_delta_and_is_taken_only_when_fixed(tmp_p
     assert told.reference_action is None
 
 
+def test_an_ensemble_is_the_mean_of_the_taken_exit_and_the_one_before(policy):
+    told = policy.explain(observation(), TEXT)
+    for thresholds, taken in (((ALWAYS, 0, 0), 0), ((NEVER, ALWAYS, 0), 1), ((NEVER, NEVER, 0), 2)):
+        policy.set_thresholds(thresholds, ensemble=True)
+        step = policy.step(observation(), TEXT, commit=False)
+        chosen = slice(max(taken - 1, 0), taken + 1)
+        np.testing.assert_allclose(step.action, told.actions[chosen].mean(axis=0), atol=1e-6)
+        probability = told.gripper_probabilities[chosen].mean()
+        assert step.gripper_probability == pytest.approx(probability, abs=1e-6)
+        assert step.gripper == (1.0 if probability > 0.5 else -1.0)
+        assert step.exit_layer == told.layers[taken]
+        torch.testing.assert_close(step._state, told.states[taken])
+    assert policy.step(observation(), TEXT, exit_layer=4).action == pytest.approx(
+        told.actions[1], abs=1e-6
+    )
+
+
+def test_a_preset_is_a_whole_rule_or_changes_nothing(tmp_path, policy):
+    before = policy.rule
+    for name, complaint in (("nothing", "there is no preset"), ("calvin-d", "6 thresholds were given")):
+        with pytest.raises(ValueError, match=complaint):
+            policy.set_preset(name)
+        assert policy.rule is before
+    policy.set_preset("deer-s-3b")
+    assert policy.max_layer == 4
+    assert policy.thresholds == (0.01, math.inf, math.inf)
+    language = dataclasses.replace(policy.config.language, layers=12)
+    folder = write_tiny_model(tmp_path / "m", language=language, exits=ExitConfig(interval=2))
+    deep = DeerPolicy.from_pretrained(folder)
+    deep.set_preset("calvin-d")
+    assert deep.thresholds[1] == 0.0034394217427938887 and deep.max_layer == 12
+
+
 # What a step says
 
 

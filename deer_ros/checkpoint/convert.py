@@ -1,7 +1,7 @@
 """Official DeeR, CLIP, MPT and OpenFlamingo files to a model directory.
 
 First every file's names and shapes are read, and a plan says which tensor comes from where. Then the
-tensors are written one by one, file after file, so that memory holds no more than one file's pages.
+tensors are copied one by one, so that memory never holds a whole file.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -97,7 +96,7 @@ def convert_official(
         for role, paths in given.items() if paths is not None
         for path in official_paths(paths)
     ]
-    values = {k: v for survey in surveys if survey.role == "deer" for k, v in survey.values.items()}
+    values = {k: v for s in surveys if s.role == "deer" for k, v in s.file.values.items()}
     deer_config = official_config(description, values, _language_width(surveys))
     if preset is not None:
         deer_config = _with_preset(deer_config, preset)
@@ -127,36 +126,35 @@ class _Survey:
     """One file before it is converted. here: what each tensor is called in this package."""
 
     role: str
-    path: Path
-    shapes: dict[str, Shape]
-    values: Mapping[str, Any]
+    file: OfficialFile
     here: dict[str, tuple[str, ...]] = field(default_factory=dict)
     dropped: dict[str, str] = field(default_factory=dict)
 
+    def shape(self, name: str) -> Shape:
+        return self.file.tensors[name].shape
+
 
 def _survey(role: str, path: Path) -> _Survey:
-    with open_official(path) as file:
-        values = file.values if role == "deer" else {}
-        survey = _Survey(role, path, file.shapes(), values)
-        live = {name: live_name(role, name) for name in survey.shapes}
-        mlps = head_mlp_names({live[name]: shape for name, shape in survey.shapes.items()})
-        unknown = []
-        taken: dict[tuple[str, ...], str] = {}
-        for name in survey.shapes:
-            here = (mlps[live[name]],) if live[name] in mlps else translate(live[name])
-            if here is None:
-                unknown.append(name)
-            elif isinstance(here, Dropped):
-                survey.dropped[name] = here.reason
-            elif here in taken:
-                _check_alias(file, taken[here], name)
-                survey.dropped[name] = ALIAS
-            else:
-                taken[here] = name
-                survey.here[name] = here
-        if unknown:
-            raise ValueError(_unknown(role, path, unknown))
-        return survey
+    survey = _Survey(role, open_official(path))
+    live = {name: live_name(role, name) for name in survey.file.tensors}
+    mlps = head_mlp_names({live[name]: survey.shape(name) for name in live})
+    unknown = []
+    taken: dict[tuple[str, ...], str] = {}
+    for name in live:
+        here = (mlps[live[name]],) if live[name] in mlps else translate(live[name])
+        if here is None:
+            unknown.append(name)
+        elif isinstance(here, Dropped):
+            survey.dropped[name] = here.reason
+        elif here in taken:
+            _check_alias(survey.file, taken[here], name)
+            survey.dropped[name] = ALIAS
+        else:
+            taken[here] = name
+            survey.here[name] = here
+    if unknown:
+        raise ValueError(_unknown(role, path, unknown))
+    return survey
 
 
 def _check_alias(file: OfficialFile, one: str, other: str) -> None:
@@ -180,7 +178,7 @@ def _language_width(surveys: Sequence[_Survey]) -> int | None:
     for survey in reversed(surveys):
         for name, here in survey.here.items():
             if here == (EMBEDDING,):
-                return survey.shapes[name][-1]
+                return survey.shape(name)[-1]
     return None
 
 
@@ -209,6 +207,9 @@ class _Source:
     name: str
     start: int
     stop: int | None
+
+    def read(self) -> Tensor:
+        return self.survey.file.read(self.name, self.start, self.stop)
 
 
 class _Plan:
@@ -241,14 +242,8 @@ class _Plan:
             if progress is not None:
                 progress(done, self.bytes)
 
-        with _Reader() as reader:
-            write_shards(
-                folder,
-                [(name, self.shapes[name]) for name in order],
-                lambda name: reader.read(self.sources[name]),
-                report,
-                shard_bytes,
-            )
+        shapes = [(name, self.shapes[name]) for name in order]
+        write_shards(folder, shapes, lambda name: self.sources[name].read(), report, shard_bytes)
 
     def reports(self) -> tuple[FileReport, ...]:
         """What became of every tensor of every file."""
@@ -256,7 +251,7 @@ class _Plan:
         return tuple(
             FileReport(
                 survey.role,
-                survey.path,
+                survey.file.path,
                 tuple(n for n in survey.here if (id(survey), n) in used),
                 tuple(n for n in survey.here if (id(survey), n) not in used),
                 dict(survey.dropped),
@@ -272,19 +267,19 @@ class _Plan:
             return
         if here[0] not in self.shapes:
             raise ValueError(
-                f"tensor {name!r} in {survey.path} belongs to a part ({here[0]}) that the model of "
+                f"tensor {name!r} in {survey.file.path} belongs to a part ({here[0]}) that the model of "
                 "this configuration does not have."
             )
         rows = self._rows(survey, name, here)
         for index, part in enumerate(here):
-            whole = len(here) == 1 and rows == survey.shapes[name][:1]
+            whole = len(here) == 1 and rows == survey.shape(name)[:1]
             start, stop = (0, None) if whole else (index * rows[0], (index + 1) * rows[0])
             self.sources[part] = _Source(survey, name, start, stop)
 
     def _rows(self, survey: _Survey, name: str, here: tuple[str, ...]) -> Shape:
         """Rows of each part, after the tensor's shape was found right."""
         first, *rest = self.shapes[here[0]]
-        found = survey.shapes[name]
+        found = survey.shape(name)
         expected = (first * len(here), *rest)
         # The language model's own vocabulary is larger: its embedding is cut to the one in use.
         cut = survey.role == "mpt" and here == (EMBEDDING,) and len(found) == 2 and (
@@ -292,7 +287,7 @@ class _Plan:
         )
         if found != expected and not cut:
             raise ValueError(
-                f"tensor {name!r} in {survey.path} has shape {found}; the model of this "
+                f"tensor {name!r} in {survey.file.path} has shape {found}; the model of this "
                 f"configuration needs {expected}."
             )
         return (first,)
@@ -304,29 +299,3 @@ class _Plan:
             f"the files given ({roles}) have nothing for {', '.join(names[:3])}{more}; name the "
             "files that hold them, or correct the configuration."
         )
-
-
-class _Reader:
-    """Reads tensors, with one file open at a time."""
-
-    def __init__(self) -> None:
-        self._stack = ExitStack()
-        self._survey: _Survey | None = None
-        self._file: OfficialFile | None = None
-
-    def __enter__(self) -> _Reader:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._close()
-
-    def read(self, source: _Source) -> Tensor:
-        if source.survey is not self._survey:
-            self._close()
-            self._survey = source.survey
-            self._file = self._stack.enter_context(open_official(source.survey.path))
-        return self._file.read(source.name, source.start, source.stop)
-
-    def _close(self) -> None:
-        self._file = None
-        self._stack.close()

@@ -1,25 +1,24 @@
 """The authors' files, read tensor by tensor: PyTorch pickles and safetensors.
 
-Pickles are read with PyTorch's restricted unpickler and mapped into memory, not copied, so that only
-the tensors that are asked for are ever read.
+Only the place of each tensor in its file is kept; its values are read when they are asked for.
+Pickles are read with PyTorch's restricted unpickler.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import struct
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
-
-from deer_ros.checkpoint.weights import open_weights
 
 PICKLES = (".pt", ".pth", ".bin")
 SAFETENSORS = ".safetensors"
@@ -32,44 +31,82 @@ CLIP_HINT = (
     "CLIP's weights are taken as a plain file of tensors named visual.* (open_clip) or "
     "vision_model.* (transformers)"
 )
+DTYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,
+    "U8": torch.uint8, "BOOL": torch.bool,
+}
+
+Shape = tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class OnDisk:
+    """Where a tensor lies in its file: `offset` in bytes, `stride` in elements."""
+
+    path: Path
+    dtype: torch.dtype
+    shape: Shape
+    stride: tuple[int, ...]
+    offset: int
+
+    def rows(self, start: int, stop: int | None) -> Tensor:
+        """Rows of the first axis, or all of it."""
+        start, stop, _ = slice(start, stop).indices(self.shape[0] if self.shape else 1)
+        shape = (stop - start, *self.shape[1:]) if self.shape else ()
+        first = start * self.stride[0] if self.stride else 0
+        span = 1 + sum((n - 1) * step for n, step in zip(shape, self.stride))
+        buffer = bytearray(span * self.dtype.itemsize)
+        with self.path.open("rb") as stream:
+            stream.seek(self.offset + first * self.dtype.itemsize)
+            if stream.readinto(buffer) != len(buffer):
+                raise ValueError(f"{self.path} ends in the middle of a tensor; it is incomplete.")
+        return torch.frombuffer(buffer, dtype=self.dtype).as_strided(shape, self.stride)
+
+
+@dataclass(frozen=True)
+class InMemory:
+    """A tensor of a file that can only be read whole."""
+
+    tensor: Tensor
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the values."""
+        return self.tensor.dtype
+
+    @property
+    def shape(self) -> Shape:
+        """Sizes of all axes."""
+        return tuple(self.tensor.shape)
+
+    def rows(self, start: int, stop: int | None) -> Tensor:
+        """Rows of the first axis, or all of it."""
+        return self.tensor.detach()[start:stop] if self.tensor.ndim else self.tensor.detach()
+
+
+@dataclass(frozen=True)
 class OfficialFile:
-    """An open file: names, shapes, values besides the tensors, and one tensor at a time."""
+    """A file's tensors, none of them read yet, and the values beside them."""
 
-    def __init__(
-        self, path: Path, tensors: Mapping[str, Tensor] | safe_open, values: Mapping[str, Any]
-    ) -> None:
-        self.path = path
-        self.values = values
-        self._tensors = tensors
-
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Name and shape of every tensor, in the order of the file."""
-        if isinstance(self._tensors, Mapping):
-            return {name: tuple(tensor.shape) for name, tensor in self._tensors.items()}
-        return {n: tuple(self._tensors.get_slice(n).get_shape()) for n in self._tensors.keys()}
+    path: Path
+    tensors: Mapping[str, OnDisk | InMemory]
+    values: Mapping[str, Any]
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> Tensor:
         """Rows `start` to `stop` of a tensor, or all of it; float32, whatever the file holds."""
-        whole = start == 0 and stop is None
-        if isinstance(self._tensors, Mapping):
-            tensor = self._tensors[name] if whole else self._tensors[name][start:stop]
-        else:
-            tensors = self._tensors
-            tensor = tensors.get_tensor(name) if whole else tensors.get_slice(name)[start:stop]
-        if not tensor.is_floating_point():
+        stored = self.tensors[name]
+        if not stored.dtype.is_floating_point:
             raise ValueError(
-                f"tensor {name!r} in {self.path} is of type {tensor.dtype}; weights are floats."
+                f"tensor {name!r} in {self.path} is of type {stored.dtype}; weights are floats."
             )
-        return tensor.detach().to(torch.float32)
+        return stored.rows(start, stop).to(torch.float32)
 
     def same(self, one: str, other: str) -> bool:
         """Whether two names stand for equal tensors."""
-        if isinstance(self._tensors, Mapping):
-            a, b = self._tensors[one], self._tensors[other]
-            if a.data_ptr() == b.data_ptr() and a.shape == b.shape and a.stride() == b.stride():
-                return True
+        a, b = self.tensors[one], self.tensors[other]
+        if isinstance(a, OnDisk) and a == b:
+            return True
         return torch.equal(self.read(one), self.read(other))
 
 
@@ -108,17 +145,30 @@ def _shards(index: Path) -> list[Path]:
     return paths
 
 
-@contextmanager
-def open_official(path: Path) -> Iterator[OfficialFile]:
-    """Open one file. ValueError says why it cannot be read, or what it wanted to run."""
-    if path.suffix == SAFETENSORS:
-        with open_weights(path) as tensors:
-            try:
-                yield OfficialFile(path, tensors, {})
-            except SafetensorError as error:
-                raise ValueError(f"{path} cannot be read as safetensors: {error}.") from error
-    else:
-        yield _from_pickle(path)
+def open_official(path: Path) -> OfficialFile:
+    """Find a file's tensors. ValueError says why it cannot be read, or what it wanted to run."""
+    return _from_safetensors(path) if path.suffix == SAFETENSORS else _from_pickle(path)
+
+
+def _from_safetensors(path: Path) -> OfficialFile:
+    try:
+        with safe_open(str(path), framework="numpy"):
+            pass  # the library has checked the header against the file
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} cannot be read as safetensors: {error}.") from error
+    with path.open("rb") as stream:
+        (length,) = struct.unpack("<Q", stream.read(8))
+        header = json.loads(stream.read(length))
+    tensors = {}
+    for name, entry in header.items():
+        if name == "__metadata__":
+            continue
+        if entry["dtype"] not in DTYPES:
+            raise ValueError(f"tensor {name!r} in {path} is of type {entry['dtype']}, not known here.")
+        shape, offset = tuple(entry["shape"]), 8 + length + entry["data_offsets"][0]
+        stride = torch.empty(shape, device="meta").stride()
+        tensors[name] = OnDisk(path, DTYPES[entry["dtype"]], shape, stride, offset)
+    return OfficialFile(path, tensors, {})
 
 
 def _from_pickle(path: Path) -> OfficialFile:
@@ -128,18 +178,31 @@ def _from_pickle(path: Path) -> OfficialFile:
     key = next((k for k in NESTED if isinstance(content.get(k), Mapping)), None)
     tensors = content if key is None else content[key]
     values = {} if key is None else {k: v for k, v in content.items() if k != key}
-    wrong = [name for name, tensor in tensors.items() if not isinstance(tensor, Tensor)]
-    if wrong:
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, Tensor):
+            raise ValueError(
+                f"{path} has {name!r} of type {type(tensor).__name__} among its weights; they must "
+                "be tensors."
+            )
+    return OfficialFile(path, {n: _place(path, t) for n, t in tensors.items()}, values)
+
+
+def _place(path: Path, tensor: Tensor) -> OnDisk | InMemory:
+    if not tensor.is_meta:
+        return InMemory(tensor)
+    start = getattr(tensor.untyped_storage(), "_checkpoint_offset", None)
+    if start is None:
         raise ValueError(
-            f"{path} has {wrong[0]!r} of type {type(tensors[wrong[0]]).__name__} among its weights; "
-            "they must be tensors."
+            f"PyTorch {torch.__version__} does not say where tensors lie in {path}; version 2.13 does."
         )
-    return OfficialFile(path, tensors, values)
+    offset = start + tensor.storage_offset() * tensor.dtype.itemsize
+    return OnDisk(path, tensor.dtype, tuple(tensor.shape), tensor.stride(), offset)
 
 
 def _unpickled(path: Path) -> Any:
-    is_zip = zipfile.is_zipfile(path)
-    if is_zip and _is_torchscript(path):
+    # Only archives, which newer versions of PyTorch write, say where each tensor lies.
+    is_archive = zipfile.is_zipfile(path)
+    if is_archive and _is_torchscript(path):
         raise ValueError(
             f"{path} is a TorchScript archive, a program with weights, as OpenAI publishes CLIP; it "
             f"is not run. {CLIP_HINT}."
@@ -147,8 +210,9 @@ def _unpickled(path: Path) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # guesses about what a damaged file may be
-            # Only files of the newer kind, which are archives, can be mapped.
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+            return torch.load(
+                path, map_location="meta" if is_archive else "cpu", weights_only=True
+            )
     except Exception as error:  # broken files raise errors of many kinds
         if wanted := re.search(r"GLOBAL (\S+)", str(error)):
             raise ValueError(
