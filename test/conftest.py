@@ -1,0 +1,29 @@
+"""What all tests share. On a machine without ROS, the tests of nodes are left out."""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+
+import hypothesis
+import pytest
+
+HAS_ROS = find_spec("rclpy") is not None
+
+collect_ignore = [] if HAS_ROS else ["nodes", "ros"]
+
+# Examples that wait for a busy machine are no failures.
+hypothesis.settings.register_profile("deer_ros", deadline=None)
+hypothesis.settings.load_profile("deer_ros")
+
+
+def pytest_report_header() -> str:
+    if not HAS_ROS:
+        return "ROS: none (no rclpy); test/nodes and test/ros are left out"
+    names = ("ROS_DISTRO", "RMW_IMPLEMENTATION")
+    return f"ROS: {', '.join(os.environ.get(name, f'{name} not set') for name in names)}"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def ros_logs_in_a_folder_of_their_own(tmp_path_factory) -> None:
+    os.environ["ROS_LOG_DIR"] = str(tmp_path_factory.mktemp("ros_log"))
