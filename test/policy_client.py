@@ -37,7 +37,7 @@ from deer_ros.nodes.stamps import to_time
 
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 MANY = QoSProfile(depth=1000)
-WAIT_S = 15.0
+WAIT_S = 40.0
 PERIOD_S = 0.05
 HEIGHT, WIDTH = 24, 32
 

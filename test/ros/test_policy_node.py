@@ -103,7 +103,8 @@ def test_a_live_threshold_change_is_seen_in_the_next_status(node):
     shallow = node.wait_for_status(
         lambda s: s.max_layer == 2, lambda: node.set(exit__max_layer=3))
     assert shallow.exit_layer == 2
-    assert node.set_all(exit__max_layer=0, exit__policy="budget").successful
+    node.wait_for_status(lambda s: s.exit_layer == s.max_layer == 6,
+                         lambda: node.set_all(exit__max_layer=0, exit__policy="budget"))
 
 
 @pytest.mark.parametrize("values, words", [

@@ -18,19 +18,21 @@ from deer_ros.nodes.policy.plan import Plan
 from deer_ros.observation import Observation
 
 if TYPE_CHECKING:
-    from deer_ros.policy import DeerPolicy, Step
+    from deer_ros.policy import DeerPolicy, DepthChange, Step
 
 
 @dataclass(frozen=True, eq=False)
 class Answer:
     """step: finite, and not yet committed; None where there is none.
 
-    stop: what is wrong with the model, if anything is. unreadable: pictures that could not be read;
-    then there is neither an observation nor a step.
+    thresholds, max_layer: in force in this step. stop: what is wrong with the model, if anything is.
+    unreadable: pictures that could not be read; then there is neither an observation nor a step.
     """
 
     observation: Observation | None = None
     step: Step | None = None
+    thresholds: tuple[float, ...] = ()
+    max_layer: int = 0
     stop: Stop | None = None
     unreadable: int = 0
 
@@ -56,17 +58,28 @@ class Brain:
             step = self._policy.step(observation, instruction, commit=False)
             check(step)
         except ArithmeticError as error:
-            return Answer(observation, stop=Stop(Reason.NOT_FINITE, str(error)))
+            return self._failed(observation, Reason.NOT_FINITE, str(error))
         except Exception as error:
             self._logger.error(
                 f"the model failed: {_with_traceback(error)}", throttle_duration_sec=WARN_EVERY_S)
-            return Answer(
-                observation, stop=Stop(Reason.MODEL_ERROR, f"{type(error).__name__}: {error}"))
-        return Answer(observation, step)
+            return self._failed(
+                observation, Reason.MODEL_ERROR, f"{type(error).__name__}: {error}")
+        return Answer(observation, step, self._policy.thresholds, self._policy.max_layer)
 
     def commit(self, step: Step) -> None:
         """Advance the recurrent state."""
         self._policy.commit(step)
+
+    def adopt(self, change: DepthChange) -> None:
+        """Run with another number of layers."""
+        self._policy.adopt(change)
+        # It permits them all now; the next step says again what is permitted.
+        self._plan = None
+
+    def _failed(self, observation: Observation, reason: Reason, detail: str) -> Answer:
+        return Answer(
+            observation, None, self._policy.thresholds, self._policy.max_layer,
+            Stop(reason, detail))
 
     def _obey(self, plan: Plan, generation: int) -> None:
         if plan is not self._plan:

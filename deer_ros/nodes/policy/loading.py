@@ -40,4 +40,5 @@ def load_policy(settings: Settings) -> DeerPolicy:
                 f"the weights in {folder} have the SHA-256 {found}; model_sha256 asks for "
                 f"{settings.model_sha256.lower()}."
             )
-    return DeerPolicy.from_pretrained(folder, settings.device, settings.dtype)
+    return DeerPolicy.from_pretrained(
+        folder, settings.device, settings.dtype, settings.exit_max_layer or None)

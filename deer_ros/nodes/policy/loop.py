@@ -28,6 +28,7 @@ from deer_ros.msg import PolicyStatus
 from deer_ros.nodes.policy import messages
 from deer_ros.nodes.policy.brain import Answer, Brain
 from deer_ros.nodes.policy.commander import Commander
+from deer_ros.nodes.policy.depth import Depth
 from deer_ros.nodes.policy.inputs import WARN_EVERY_S, Inputs, RobotState
 from deer_ros.nodes.policy.messages import Account
 from deer_ros.nodes.policy.outputs import Outputs
@@ -78,6 +79,7 @@ class PolicyLoop:
         self._logger = logger
         self._outputs = outputs
         self._brain: Brain | None = None
+        self._depth: Depth | None = None
         self._maker = CommandMaker()
         self._gripper = GripperCommand()
         self._busy = False
@@ -90,7 +92,11 @@ class PolicyLoop:
     def set_policy(self, policy: DeerPolicy | None, plan: Plan | None) -> None:
         """A model was loaded, or, with None, the one there was is given up."""
         with self._lock:
-            self._brain = None if policy is None else Brain(policy, self._logger)
+            self._brain = self._depth = None
+            if policy is not None:
+                self._brain = Brain(policy, self._logger)
+                self._depth = Depth(policy, self._brain, self.worker,
+                                    plan.settings.exit_max_layer, self._logger)
             self._adopt(plan)
 
     def activate(self) -> None:
@@ -214,6 +220,7 @@ class PolicyLoop:
         self.record.restart_averages()
         if plan is not None:
             settings = plan.settings
+            self._depth.ask(settings.exit_max_layer)
             self.sampler.set_times(1.0 / plan.control_rate_hz, settings.image_max_skew,
                                    settings.safety_input_timeout)
 
@@ -305,7 +312,7 @@ class PolicyLoop:
                 step, stop = None, Stop(Reason.NOT_FINITE, str(error))
         account = Account(
             job.pair, job.plan, job.instruction, self.episode.number, self.episode.step + 1,
-            job.age_s, step,
+            job.age_s, step, answer.thresholds, answer.max_layer,
             commanded=command is not None and self.plan.dry is None,
             clamped=command.clamped if command is not None else (),
         )

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 class Account:
     """One step as it is told: what went in, what came out, what became of it.
 
-    step: None where the model gave no answer. episode, number: of this step.
+    step: None where the model gave no answer. episode, number: of this step. thresholds, max_layer:
+    in force in it.
     """
 
     pair: Pair
@@ -35,6 +36,8 @@ class Account:
     number: int
     age_s: float
     step: Step | None
+    thresholds: tuple[float, ...]
+    max_layer: int
     commanded: bool
     clamped: tuple[str, ...]
 
@@ -107,9 +110,8 @@ def status(
         images_refused=sampler.refused,
     )
     if account is not None:
-        plan = account.plan
         _fill_in_account(message, account)
-    if plan is not None:
+    elif plan is not None:
         message.settings_version = plan.settings.version
         message.max_layer = plan.rule.exits[-1]
         message.thresholds = list(plan.rule.thresholds)
@@ -124,6 +126,9 @@ def _fill_in_account(message: PolicyStatus, account: Account) -> None:
     message.instruction = account.instruction
     message.episode = account.episode
     message.step = account.number
+    message.settings_version = account.plan.settings.version
+    message.max_layer = account.max_layer
+    message.thresholds = list(account.thresholds)
     message.clamped = list(account.clamped)
     if account.step is not None:
         _fill_in_step(message, account.step)

@@ -151,7 +151,8 @@ class Settings:
         "The criterion is asked every so many steps; in between the exit stays.")
     exit_max_layer: int = parameter(
         "exit.max_layer", 0, "layers", number(0, 10000),
-        "Deepest layer that may run, rounded down to an exit; 0: all.")
+        "Deepest layer that may run, rounded down to an exit; 0: all. Deeper layers are not kept in "
+        "memory; raising it reads them while steps go on.")
 
     image_transport: str = parameter(
         "image.transport", "raw", "", one_of("raw", "compressed"),
