@@ -111,6 +111,10 @@ class Sampler:
         self._due_from_ns: int | None = None
         self._new_episode = new_episode
 
+    def starts_episode(self) -> None:
+        """The caller starts a new episode by itself: what was noted to say so is no news."""
+        self._new_episode = None
+
     def newest_ns(self, camera: str) -> int | None:
         """Stamp of the newest picture that came from a camera, used or not."""
         return self._cameras[camera].newest_ns

@@ -115,13 +115,22 @@ def test_fresh_inputs_are_not_stale():
 
 def test_an_episode_ends_after_its_time_and_stays_so_until_a_restart():
     episode = Episode()
-    assert episode.over(10**18, 3.0) is None
+    assert not episode.ends(10**18, 3.0)
     episode.count_step(10**9)
-    assert episode.over(4 * 10**9 - 1, 3.0) is None
-    assert episode.over(4 * 10**9, 3.0).reason is Reason.EPISODE_OVER
-    assert episode.over(10**9, 3.0) is not None
+    assert not episode.ends(4 * 10**9 - 1, 3.0) and episode.over is None
+    assert episode.ends(4 * 10**9, 3.0)
+    assert episode.over.reason is Reason.EPISODE_OVER
+    assert episode.ends(10**9, 3.0), "it stays so"
     episode.restart("again")
-    assert episode.over(10 * 10**9, 3.0) is None
+    assert episode.over is None and not episode.ends(10 * 10**9, 3.0)
+
+
+def test_an_episode_of_n_steps_has_room_for_n_and_no_more():
+    episode, period_ns, steps = Episode(), 50_000_000, 60
+    for index in range(steps):
+        assert not episode.ends(index * period_ns, steps * 0.05)
+        episode.count_step(index * period_ns)
+    assert episode.ends(steps * period_ns, steps * 0.05)
 
 
 def test_episodes_are_numbered_by_resets_that_had_steps_in_between():

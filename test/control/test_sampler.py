@@ -142,6 +142,19 @@ def test_a_gap_of_one_camera_starts_an_episode():
     assert [pair.new_episode for pair in run(sampler(), offers)] == [None, None, GAP, None]
 
 
+def test_a_gap_is_no_news_to_a_caller_that_starts_an_episode_anyway():
+    subject = sampler()
+    run(subject, both([0, 50]))
+    subject.offer(STATIC, 1000 * MS, None)
+    subject.starts_episode()
+    subject.offer(GRIPPER, 1000 * MS, None)
+    assert subject.take().new_episode is GAP, "the other camera had a gap of its own"
+    subject.offer(STATIC, 2000 * MS, None)
+    subject.offer(GRIPPER, 2000 * MS, None)
+    subject.starts_episode()
+    assert subject.take().new_episode is None
+
+
 def test_a_slow_policy_sees_no_gap_where_the_cameras_had_none():
     subject = sampler()
     taken = []

@@ -226,6 +226,7 @@ class PolicyLoop:
 
     def _restart(self, reason: str) -> None:
         self.episode.restart(reason)
+        self.sampler.starts_episode()
         self._maker.forget_target()
         self.worker.wake()
 
@@ -248,12 +249,9 @@ class PolicyLoop:
 
     def _hindrance(self) -> Stop | None:
         """What forbids a step now."""
-        now_ns = self._outputs.now_ns()
         ages = self.input_ages()[:3 if self.plan.needs_pose else 2]
         return self.safety.hindrance(
-            self.episode.over(now_ns, self.plan.max_duration_s),
-            stale(ages, self.plan.settings.safety_input_timeout),
-        )
+            self.episode.over, stale(ages, self.plan.settings.safety_input_timeout))
 
     def _unpaired(self) -> Stop | None:
         """Both cameras send, but never two pictures that belong together."""
@@ -278,6 +276,10 @@ class PolicyLoop:
             return None
         if pair.new_episode is not None:
             self._restart(pair.new_episode)
+        elif self.episode.ends(pair.stamp_ns, self.plan.max_duration_s):
+            self.sampler.give_back(unreadable=0)
+            self._stop(self.episode.over)
+            return None
         self._busy = True
         return Job(
             pair, self.plan, self.instruction, self.episode.generation,
@@ -335,10 +337,9 @@ class PolicyLoop:
                 self._outputs.gripper(opening)
         else:
             self._maker.forget_target()
-        now_ns = self._outputs.now_ns()
         self._brain.commit(step)
-        self.episode.count_step(now_ns)
-        self.record.count(step, now_ns)
+        self.episode.count_step(account.pair.stamp_ns)
+        self.record.count(step, self._outputs.now_ns())
         self.safety.moved(self.plan.dry)
 
     def _status(self, account: Account | None) -> PolicyStatus:
