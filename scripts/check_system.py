@@ -2,9 +2,9 @@
 
 Exits with one line that says what to do where the set-up cannot work. As root, missing system
 packages are installed; off-screen OpenGL is the one that the set-up can do without.
-"""
 
-from __future__ import annotations
+Runs on every Python 3, to be able to refuse it.
+"""
 
 import ctypes.util
 import os
@@ -19,7 +19,7 @@ from pathlib import Path
 OLDEST, NEWEST = (3, 10), (3, 13)
 
 
-def main() -> None:
+def main():
     require_wheels()
     missing = missing_build_packages()
     if missing and not install(missing):
@@ -28,7 +28,7 @@ def main() -> None:
         print(advice("The simulated robot needs off-screen OpenGL,", ["libosmesa6"]))
 
 
-def require_wheels() -> None:
+def require_wheels():
     is_supported = (
         OLDEST <= sys.version_info[:2] <= NEWEST
         and platform.python_implementation() == "CPython"
@@ -43,7 +43,7 @@ def require_wheels() -> None:
         )
 
 
-def missing_build_packages() -> list[str]:
+def missing_build_packages():
     """Debian packages that building needs and that are not there."""
     python = f"python{sys.version_info[0]}.{sys.version_info[1]}"
     is_there = {
@@ -55,26 +55,26 @@ def missing_build_packages() -> list[str]:
     return [package for package, found in is_there.items() if not found]
 
 
-def has_rendering() -> bool:
+def has_rendering():
     return any(ctypes.util.find_library(library) for library in ("OSMesa", "EGL"))
 
 
-def install(packages: list[str]) -> bool:
+def install(packages):
     """Whether the packages could be installed; only root tries."""
     if os.geteuid() != 0 or not shutil.which("apt-get"):
         return False
-    print(f"Installing {' '.join(packages)}")
+    print(f"Installing {' '.join(packages)}", flush=True)
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     command = ["apt-get", "install", "--yes", "--quiet", *packages]
 
-    def succeeds(command: list[str]) -> bool:
+    def succeeds(command):
         return subprocess.run(command, env=environment, stdin=subprocess.DEVNULL).returncode == 0
 
     # Package lists can be absent or old: fetched only if the first try fails.
     return succeeds(command) or (succeeds(["apt-get", "update", "--quiet"]) and succeeds(command))
 
 
-def advice(need: str, packages: list[str]) -> str:
+def advice(need, packages):
     names = " ".join(packages)
     return f"{need} {names}: install with  sudo apt-get install {names}"
 
