@@ -41,8 +41,8 @@ class ExitRule:
     ) -> ExitRule:
         """A checked rule for a model of which `built_layers` are there; None takes the model's own.
 
-        Raises ValueError with a sentence for a wrong number of thresholds, NaN, an unknown metric, a
-        `max_layer` before the first exit or `steps_per_decision` below 1.
+        Raises ValueError with a sentence for a wrong number of thresholds, NaN, an unknown metric,
+        a `max_layer` before the first exit or `steps_per_decision` below 1.
         """
         metric = config.metric if metric is None else metric
         check_metric(metric)
@@ -58,8 +58,8 @@ class ExitRule:
         count = len(config.exit_layers)
         if len(given) not in (count, len(exits)):
             raise ValueError(
-                f"{len(given)} thresholds were given; give one per exit of the model ({count}, after "
-                f"layers {list(config.exit_layers)}) or per permitted exit ({len(exits)})."
+                f"{len(given)} thresholds were given; give one per exit of the model ({count}, "
+                f"after layers {list(config.exit_layers)}) or per permitted exit ({len(exits)})."
             )
         if any(math.isnan(t) for t in given):
             raise ValueError(f"the thresholds are {list(given)}; NaN is not allowed among them.")
@@ -80,8 +80,8 @@ class ExitRule:
 
         exit_layer: run to that exit, asking nothing. kept: the exit of an earlier decision that
         still holds. Exits that can never be taken (threshold below zero) are asked only where
-        the next one needs them for comparison, or an ensemble does. Raises ValueError for an `exit_layer` that is no
-        permitted exit.
+        the next one needs them for comparison, or an ensemble does. Raises ValueError for an
+        `exit_layer` that is no permitted exit.
         """
         if exit_layer is not None:
             if exit_layer not in self.exits:

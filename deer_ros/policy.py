@@ -181,7 +181,7 @@ class DeerPolicy:
 
         thresholds: one per exit of the model, or per exit up to `max_layer`; the deepest permitted
         exit is taken anyway. steps_per_decision: ask the criterion every n steps and keep the exit
-        in between. ensemble: answer with the mean of the taken exit and the one asked before it (the
+        in between. ensemble: answer with the mean of the taken exit and the one before it (the
         recurrent state is the taken exit's all the same).
         Raises ValueError and changes nothing where a value is not allowed.
         """
@@ -254,9 +254,9 @@ class DeerPolicy:
         """Decide on one action and advance the recurrent state.
 
         instruction: text, or a 1-D int64 array of token ids. exit_layer: run to that exit without
-        asking the criterion. commit: False leaves the state as it was; `commit(step)` can advance it
-        later. Raises ValueError for input that the model cannot take and NonFiniteActionError for a
-        NaN or infinite answer; then the state is as it was.
+        asking the criterion. commit: False leaves the state as it was; `commit(step)` can advance
+        it later. Raises ValueError for input that the model cannot take and NonFiniteActionError
+        for a NaN or infinite answer; then the state is as it was.
         """
         prompt = self._prompt_of(instruction)
         kept = self._last_exit if self._steps % self.rule.steps_per_decision else None
@@ -376,7 +376,9 @@ class DeerPolicy:
             )
         longest = self.config.prompt.max_tokens
         if ids.size > longest:
-            raise ValueError(f"the instruction has {ids.size} token ids; this model takes {longest}.")
+            raise ValueError(
+                f"the instruction has {ids.size} token ids; this model takes {longest}."
+            )
         return ids
 
     def _pictures(self, observation: Observation) -> torch.Tensor:

@@ -65,7 +65,8 @@ class Official:
                 "attn_qk_ln": self.qk_norm, "alibi_bias_max": 8, "layer_norm_eps": 1e-5,
             },
             "cross_attn_every_n_layers": self.cross_every,
-            "cross_attention": {"dim_head": self.cross_dim, "heads": self.cross_heads, "ff_mult": 4},
+            "cross_attention": {"dim_head": self.cross_dim, "heads": self.cross_heads,
+                                "ff_mult": 4},
             "perceiver": {"depth": self.perceiver_depth, "dim_head": self.cross_dim,
                           "heads": self.cross_heads, "num_latents": self.latents, "ff_mult": 4},
             "vision": {"image_size": self.image, "patch_size": self.patch, "width": self.vision,
@@ -146,7 +147,7 @@ class Official:
         """The sequence that the authors build for every kind of dropout, with its gaps."""
         layers: list[str] = []
         hidden = len(self.mlp_widths)
-        for n in range(hidden):
+        for _ in range(hidden):
             before = self.dropout_mode == "layerwise" or (
                 self.dropout_mode == "wo_last" and (self.mlp_norm or self.dropout > 0)
             )
@@ -225,7 +226,8 @@ class Official:
     def transformers_clip(self) -> Shapes:
         w, tokens = self.vision, (self.image // self.patch) ** 2 + 1
         norm = {"weight": (w,), "bias": (w,)}
-        shapes = {"embeddings.class_embedding": (w,), "embeddings.position_embedding.weight": (tokens, w),
+        shapes = {"embeddings.class_embedding": (w,),
+                  "embeddings.position_embedding.weight": (tokens, w),
                   "embeddings.patch_embedding.weight": (w, 3, self.patch, self.patch),
                   **_prefixed("pre_layrnorm", norm), **_prefixed("post_layernorm", norm)}
         for n in range(self.vision_layers):
@@ -235,7 +237,8 @@ class Official:
                 **_linear("self_attn.out_proj", w, w), **_linear("mlp.fc1", w, 4 * w),
                 **_linear("mlp.fc2", 4 * w, w),
             })
-        text = {"logit_scale": (), "visual_projection.weight": (5, w), "text_projection.weight": (5, 4),
+        text = {"logit_scale": (), "visual_projection.weight": (5, w),
+                "text_projection.weight": (5, 4),
                 "text_model.embeddings.token_embedding.weight": (7, 4)}
         return {**_prefixed("vision_model", shapes), **text}
 

@@ -56,7 +56,8 @@ def assert_same_answer(ours, theirs) -> None:
 
 
 @pytest.mark.parametrize(
-    ("thresholds", "deepest"), [((ALWAYS, 0, 0), 2), ((NEVER, ALWAYS, 0), 4), ((NEVER, NEVER, 0), 6)]
+    ("thresholds", "deepest"),
+    [((ALWAYS, 0, 0), 2), ((NEVER, ALWAYS, 0), 4), ((NEVER, NEVER, 0), 6)],
 )
 def test_layers_past_the_taken_exit_are_not_computed(policy, thresholds, deepest):
     run = layers_run(policy)
@@ -77,7 +78,9 @@ def test_a_fixed_exit_runs_to_it_and_asks_nothing(policy, layer):
     assert step.cost.head_gflops == CostModel(policy.config, 6).head_gflops(1)
 
 
-@pytest.mark.parametrize(("max_layer", "deepest"), [(2, 2), (3, 2), (4, 4), (5, 4), (6, 6), (99, 6)])
+@pytest.mark.parametrize(
+    ("max_layer", "deepest"), [(2, 2), (3, 2), (4, 4), (5, 4), (6, 6), (99, 6)]
+)
 def test_max_layer_is_the_deepest_layer_that_runs(policy, max_layer, deepest):
     run = layers_run(policy)
     policy.set_thresholds([NEVER] * 3, max_layer=max_layer)
@@ -160,7 +163,8 @@ def test_an_ensemble_is_the_mean_of_the_taken_exit_and_the_one_before(policy):
 
 def test_a_preset_is_a_whole_rule_or_changes_nothing(tmp_path, policy):
     before = policy.rule
-    for name, complaint in (("nothing", "there is no preset"), ("calvin-d", "6 thresholds were given")):
+    refused = {"nothing": "there is no preset", "calvin-d": "6 thresholds were given"}
+    for name, complaint in refused.items():
         with pytest.raises(ValueError, match=complaint):
             policy.set_preset(name)
         assert policy.rule is before
@@ -314,7 +318,9 @@ def test_poison_past_the_taken_exit_is_never_met(policy):
         (np.full(33, 3, np.int64), "has 33 token ids; this model takes 32"),
     ],
 )
-def test_an_instruction_that_cannot_be_is_refused_and_nothing_changes(policy, instruction, complaint):
+def test_an_instruction_that_cannot_be_is_refused_and_changes_nothing(
+    policy, instruction, complaint
+):
     policy.step(observation(), TEXT)
     before = state_of(policy)
     expected = policy.step(observation(1), TEXT, commit=False)

@@ -1,7 +1,7 @@
 """Official DeeR, CLIP, MPT and OpenFlamingo files to a model directory.
 
-First every file's names and shapes are read, and a plan says which tensor comes from where. Then the
-tensors are copied one by one, so that memory never holds a whole file.
+First every file's names and shapes are read, and a plan says which tensor comes from where. Then
+the tensors are copied one by one, so that memory never holds a whole file.
 """
 
 from __future__ import annotations
@@ -19,7 +19,12 @@ from torch import Tensor
 from deer_ros.budget.presets import find_preset
 from deer_ros.checkpoint.directory import CONFIG, PREPROCESSOR, inspect_model, layer_index
 from deer_ros.checkpoint.official_config import official_config, read_description
-from deer_ros.checkpoint.official_files import CLIP_HINT, OfficialFile, official_paths, open_official
+from deer_ros.checkpoint.official_files import (
+    CLIP_HINT,
+    OfficialFile,
+    official_paths,
+    open_official,
+)
 from deer_ros.checkpoint.official_names import Dropped, head_mlp_names, live_name, translate
 from deer_ros.checkpoint.official_tokenizer import official_prompts
 from deer_ros.checkpoint.shards import SHARD_BYTES, tensor_bytes, write_shards
@@ -160,7 +165,8 @@ def _survey(role: str, path: Path) -> _Survey:
 def _check_alias(file: OfficialFile, one: str, other: str) -> None:
     if not file.same(one, other):
         raise ValueError(
-            f"{file.path} has {one!r} and {other!r}, two names of one tensor, with different values."
+            f"{file.path} has {one!r} and {other!r}, two names of one tensor, with values that "
+            "differ."
         )
 
 
@@ -267,8 +273,8 @@ class _Plan:
             return
         if here[0] not in self.shapes:
             raise ValueError(
-                f"tensor {name!r} in {survey.file.path} belongs to a part ({here[0]}) that the model of "
-                "this configuration does not have."
+                f"tensor {name!r} in {survey.file.path} belongs to a part ({here[0]}) that the "
+                "model of this configuration does not have."
             )
         rows = self._rows(survey, name, here)
         for index, part in enumerate(here):

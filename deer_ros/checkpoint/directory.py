@@ -27,7 +27,7 @@ CALIBRATION = "calibration.safetensors"
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """What a model directory holds, ready to run. source: where further layers come from, if anywhere."""
+    """What a model directory holds, ready to run. source: where further layers come from."""
 
     model: DeerModel
     preprocessor: Preprocessor

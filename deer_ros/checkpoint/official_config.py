@@ -155,7 +155,7 @@ def official_config(
     _add_values(flat, values)
     for path, wanted in SUPPORTED.items():
         if flat.get(path, wanted) != wanted:
-            raise ValueError(f"{path} is {flat[path]!r}; this package's model has {wanted!r} there.")
+            raise ValueError(f"{path} is {flat[path]!r}; models here have {wanted!r} there.")
     config = _translated(flat)
     exits = [layer - 1 for layer in config.exit_layers]
     if flat.get("exit_layers", exits) != exits:
@@ -186,7 +186,7 @@ def _check_known(given: Mapping[str, Any], values: Mapping[str, Any]) -> None:
     for name in values:
         if name not in VALUES and name not in IGNORED_VALUES and name != "layernorm":
             raise ValueError(
-                f"the checkpoint holds {name!r} beside its tensors; it is not known what that means."
+                f"the checkpoint holds {name!r} beside its tensors; what that means is not known."
             )
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-import struct
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -17,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
+
+from deer_ros.checkpoint.weights import FLOATS, read_header
 
 PICKLES = (".pt", ".pth", ".bin")
 SAFETENSORS = ".safetensors"
@@ -31,8 +31,7 @@ CLIP_HINT = (
     "CLIP's weights are taken as a plain file of tensors named visual.* (open_clip) or "
     "vision_model.* (transformers)"
 )
-DTYPES = {
-    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+DTYPES = FLOATS | {
     "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,
     "U8": torch.uint8, "BOOL": torch.bool,
 }
@@ -151,23 +150,12 @@ def open_official(path: Path) -> OfficialFile:
 
 
 def _from_safetensors(path: Path) -> OfficialFile:
-    try:
-        with safe_open(str(path), framework="numpy"):
-            pass  # the library has checked the header against the file
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} cannot be read as safetensors: {error}.") from error
-    with path.open("rb") as stream:
-        (length,) = struct.unpack("<Q", stream.read(8))
-        header = json.loads(stream.read(length))
     tensors = {}
-    for name, entry in header.items():
-        if name == "__metadata__":
-            continue
-        if entry["dtype"] not in DTYPES:
-            raise ValueError(f"tensor {name!r} in {path} is of type {entry['dtype']}, not known here.")
-        shape, offset = tuple(entry["shape"]), 8 + length + entry["data_offsets"][0]
-        stride = torch.empty(shape, device="meta").stride()
-        tensors[name] = OnDisk(path, DTYPES[entry["dtype"]], shape, stride, offset)
+    for name, stored in read_header(path).items():
+        if stored.dtype not in DTYPES:
+            raise ValueError(f"tensor {name!r} in {path} is of unknown type {stored.dtype}.")
+        stride = torch.empty(stored.shape, device="meta").stride()
+        tensors[name] = OnDisk(path, DTYPES[stored.dtype], stored.shape, stride, stored.start)
     return OfficialFile(path, tensors, {})
 
 
@@ -181,8 +169,8 @@ def _from_pickle(path: Path) -> OfficialFile:
     for name, tensor in tensors.items():
         if not isinstance(tensor, Tensor):
             raise ValueError(
-                f"{path} has {name!r} of type {type(tensor).__name__} among its weights; they must "
-                "be tensors."
+                f"{path} has {name!r} of type {type(tensor).__name__} among its weights; they "
+                "must be tensors."
             )
     return OfficialFile(path, {n: _place(path, t) for n, t in tensors.items()}, values)
 
@@ -193,7 +181,7 @@ def _place(path: Path, tensor: Tensor) -> OnDisk | InMemory:
     start = getattr(tensor.untyped_storage(), "_checkpoint_offset", None)
     if start is None:
         raise ValueError(
-            f"PyTorch {torch.__version__} does not say where tensors lie in {path}; version 2.13 does."
+            f"PyTorch {torch.__version__} does not say where tensors lie in {path}; 2.13 does."
         )
     offset = start + tensor.storage_offset() * tensor.dtype.itemsize
     return OnDisk(path, tensor.dtype, tuple(tensor.shape), tensor.stride(), offset)
@@ -204,8 +192,8 @@ def _unpickled(path: Path) -> Any:
     is_archive = zipfile.is_zipfile(path)
     if is_archive and _is_torchscript(path):
         raise ValueError(
-            f"{path} is a TorchScript archive, a program with weights, as OpenAI publishes CLIP; it "
-            f"is not run. {CLIP_HINT}."
+            f"{path} is a TorchScript archive, a program with weights, as OpenAI publishes CLIP; "
+            f"it is not run. {CLIP_HINT}."
         )
     try:
         with warnings.catch_warnings():
@@ -216,8 +204,8 @@ def _unpickled(path: Path) -> Any:
     except Exception as error:  # broken files raise errors of many kinds
         if wanted := re.search(r"GLOBAL (\S+)", str(error)):
             raise ValueError(
-                f"{path} is a pickle that needs more than tensors and plain values ({wanted[1]}), and "
-                "so could run any program; it is refused. Save its tensors alone."
+                f"{path} is a pickle that needs more than tensors and plain values ({wanted[1]}), "
+                "and so could run any program; it is refused. Save its tensors alone."
             ) from error
         raise ValueError(
             f"{path} cannot be read as a PyTorch file ({type(error).__name__}); it is damaged, "

@@ -130,9 +130,10 @@ _RULES: list[tuple[re.Pattern[str], _Rename]] = [
          lambda m: f"tower.clip.encoder.layers.{m[1]}.{_OPEN_CLIP_BLOCK[m[2]]}.{m[3]}"),
         (r"vision_encoder\.visual\.transformer\.resblocks\.(\d+)\.attn\.in_proj_(weight|bias)",
          _fused),
-        (r"vision_encoder\.vision_model\.(embeddings\.class_embedding|(?:embeddings\.patch_embedding"
-         r"|embeddings\.position_embedding|pre_layrnorm|encoder\.layers\.\d+\.(?:layer_norm[12]"
-         r"|self_attn\.(?:[qkv]|out)_proj|mlp\.fc[12]))\.(?:weight|bias))",
+        (r"vision_encoder\.vision_model\.(embeddings\.class_embedding"
+         r"|(?:embeddings\.(?:patch|position)_embedding|pre_layrnorm"
+         r"|encoder\.layers\.\d+\.(?:layer_norm[12]|self_attn\.(?:[qkv]|out)_proj|mlp\.fc[12]))"
+         r"\.(?:weight|bias))",
          lambda m: f"tower.clip.{m[1]}"),
         (r"perceiver\.(latents|norm\.(?:weight|bias))", lambda m: f"resampler.{m[1]}"),
         (r"perceiver\.layers\.(\d+)\.0\.((?:norm_media|norm_latents)\.(?:weight|bias)"
@@ -149,7 +150,7 @@ _RULES: list[tuple[re.Pattern[str], _Rename]] = [
          lambda m: f"layers.{m[1]}.cross_attention.{m[2]}"),
         (rf"{_BLOCK}\.gated_cross_attn_layer\.ff\.([013])\.(weight|bias)",
          lambda m: f"layers.{m[1]}.cross_attention.feed_forward.{_FEED_FORWARD[m[2]]}.{m[3]}"),
-        (r"extra_exit\.rnn\.layers\.(\d+)\.(weight|bias|(?:weight|bias)_(?:ih|hh)_l0)", _lstm_stack),
+        (r"extra_exit\.rnn\.layers\.(\d+)\.((?:weight|bias)(?:_(?:ih|hh)_l0)?)", _lstm_stack),
         (r"extra_exit\.rnn\.((?:weight|bias)_(?:ih|hh))_l(\d+)",
          lambda m: f"head.lstm.{m[2]}.{m[1]}_l0"),
     )
@@ -157,7 +158,7 @@ _RULES: list[tuple[re.Pattern[str], _Rename]] = [
 _DROPPED = [
     (re.compile(pattern), reason) for pattern, reason in (
         (r"(?:lm_head|lm_exit_modules\.\d+)\..+", "a head of training only"),
-        (r"lang_encoder\.transformer\.(?:ln_f|norm_f)\.weight", "the final norm: nothing follows it"),
+        (r"lang_encoder\.transformer\.(?:ln_f|norm_f)\.weight", "the final norm: nothing uses it"),
         (r"lang_encoder\.lm_head\.weight", "the vocabulary projection: no text is generated"),
         (r"vision_encoder\.(?:visual\.(?:ln_post\.(?:weight|bias)|proj)"
          r"|vision_model\.post_layernorm\.(?:weight|bias)|visual_projection\.weight)",

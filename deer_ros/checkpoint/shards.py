@@ -29,7 +29,7 @@ def write_shards(
     progress: Callable[[int], None],
     shard_bytes: int = SHARD_BYTES,
 ) -> None:
-    """Write float32 tensors to `folder`, in the order of `shapes`: a file, or several with an index.
+    """Write float32 tensors to `folder`, in the order of `shapes`; to several files if many.
 
     tensor(name) is asked for one at a time. progress(bytes) hears of every tensor written.
     """
@@ -42,7 +42,8 @@ def write_shards(
         _write(folder / file, shard, tensor, progress)
     if len(shards) > 1:
         mapping = {name: file for file, shard in zip(files, shards) for name, _ in shard}
-        index = {"metadata": {"total_size": sum(tensor_bytes(shape) for _, shape in shapes)}, "weight_map": mapping}
+        total = sum(tensor_bytes(shape) for _, shape in shapes)
+        index = {"metadata": {"total_size": total}, "weight_map": mapping}
         (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 

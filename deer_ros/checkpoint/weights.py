@@ -75,10 +75,11 @@ def _indexed(index: Path) -> dict[str, Path]:
     return files
 
 
-def open_weights(file: Path, device: str | torch.device = "cpu") -> safe_open:
-    """Map a safetensors file; its tensors are read one by one. ValueError if it is none."""
+def open_weights(file: Path) -> safe_open:
+    """Open a safetensors file, which checks its header. ValueError if it is none."""
     try:
-        return safe_open(str(file), framework="pt", device=str(device))
+        # For PyTorch it would map the file to write on, which one larger than memory forbids.
+        return safe_open(str(file), framework="numpy")
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{file} cannot be read as safetensors: {error}.") from error
 
@@ -146,7 +147,7 @@ def find_tensor(header: Mapping[str, StoredTensor], name: str, file: Path) -> St
 
 
 def weights_sha256(folder: str | Path) -> str:
-    """SHA-256 of the weights: of `model.safetensors`, or of its shards in the order of their names."""
+    """SHA-256 of the weights: of `model.safetensors`, or of its shards in their names' order."""
     digest = hashlib.sha256()
     for file in sorted(set(weight_files(Path(folder)).values())):
         with file.open("rb") as stream:

@@ -67,7 +67,8 @@ def describe(folder: Any, instruction: str | None = None) -> dict[str, Any]:
         "action": to_dict(config.action),
         "max_episode_steps": config.max_episode_steps,
         "architecture": {
-            part: to_dict(getattr(config, part)) for part in ("vision", "resampler", "language", "head")
+            part: to_dict(getattr(config, part))
+            for part in ("vision", "resampler", "language", "head")
         },
         "parts": _parts(config, stored, cost),
         "parameters": sum(t.parameters for t in stored.values()),
@@ -147,15 +148,15 @@ def _print(facts: dict[str, Any]) -> None:
         ),
         "weights": f"{facts['parameters']:,} parameters, "
                    f"{facts['bytes'] / MIB:.1f} MiB, {' '.join(facts['dtypes'])}",
-        "action": f"{action['rate_hz']:g} Hz, {action['frame']} frame, {action['rotation']} from the "
-                  f"{action['reference']} pose",
+        "action": f"{action['rate_hz']:g} Hz, {action['frame']} frame, {action['rotation']} from "
+                  f"the {action['reference']} pose",
         "speed of a full action": f"{linear_m_s:g} m/s, {angular_rad_s:g} rad/s",
         "episode": f"{facts['max_episode_steps']} steps, "
                    f"{facts['max_episode_steps'] / action['rate_hz']:g} s",
     }
     lines["GFLOPs"] = (
-        f"1e9 multiply-adds; both cameras, a prompt of {facts['prompt_tokens']} tokens; a step that "
-        f"asks the criterion costs at least {number(facts['fixed_step_gflops'])}"
+        f"1e9 multiply-adds; both cameras, a prompt of {facts['prompt_tokens']} tokens; a step "
+        f"that asks the criterion costs at least {number(facts['fixed_step_gflops'])}"
     )
     for name, value in lines.items():
         if value is not None:

@@ -211,7 +211,8 @@ class ActionConfig:
         ):
             if getattr(self, name) not in allowed:
                 raise ValueError(
-                    f"action.{name} is {getattr(self, name)!r}; allowed are {' and '.join(allowed)}."
+                    f"action.{name} is {getattr(self, name)!r}; allowed are "
+                    f"{' and '.join(allowed)}."
                 )
         for name in ("rate_hz", "linear_scale", "angular_scale"):
             value = getattr(self, name)

@@ -116,7 +116,7 @@ class DecoderBlock(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """One layer as this project counts them: gated cross-attention where it has one, and a block."""
+    """One layer as this project counts them: gated cross-attention, if it has one, and a block."""
 
     def __init__(self, config: LanguageConfig, vision_width: int, layer: int) -> None:
         super().__init__()

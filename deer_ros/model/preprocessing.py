@@ -92,4 +92,4 @@ def check_picture(picture: np.ndarray) -> None:
         kind = getattr(picture, "dtype", type(picture).__name__)
         raise ValueError(f"a picture is of type {kind}; it must be a uint8 numpy array.")
     if picture.ndim != 3 or picture.shape[2] != 3 or 0 in picture.shape:
-        raise ValueError(f"a picture has shape {picture.shape}; it must be (height, width, 3), RGB.")
+        raise ValueError(f"a picture has shape {picture.shape}; it must be (height, width, 3).")

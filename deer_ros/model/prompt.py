@@ -78,7 +78,7 @@ class PromptEncoder:
 
 
 def word_tokenizer(instructions: list[str]) -> tuple[PreTrainedTokenizerFast, PromptConfig]:
-    """A tokenizer of whole lower-case words, for small models, and the ids of its special tokens."""
+    """A tokenizer of whole lower-case words, for small models, and its special tokens' ids."""
     words = sorted({word for text in instructions for word in text.lower().split()})
     fast = vocabulary_tokenizer({w: i for i, w in enumerate([END_OF_TEXT, UNKNOWN, *words])})
     fast.add_tokens([END_OF_CHUNK, IMAGE, PADDING], special_tokens=True)

@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 def from_dict(cls: type[T], values: Any, where: str = "") -> T:
-    """Build `cls` from a dictionary. A ValueError names the key that is unknown or of a wrong type."""
+    """Build `cls` from a dictionary. A ValueError names a key that is unknown or wrongly typed."""
     if not isinstance(values, dict):
         raise ValueError(f"{where or 'the configuration'} must be an object, not {values!r}.")
     hints = typing.get_type_hints(cls)

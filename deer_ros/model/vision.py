@@ -77,7 +77,7 @@ def _convolutions(config: VisionConfig) -> nn.Sequential:
 
 
 class Resampler(nn.Module):
-    """Perceiver resampler (Alayrac et al. 2022, Flamingo): tokens (N, P, W) -> latents (N, n, W)."""
+    """Perceiver resampler (Alayrac et al. 2022): tokens (N, P, W) -> latents (N, n, W)."""
 
     def __init__(self, config: ResamplerConfig, width: int) -> None:
         super().__init__()

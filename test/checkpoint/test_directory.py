@@ -226,7 +226,9 @@ def test_a_header_that_claims_to_be_huge_is_refused(folder):
         load_model(folder)
 
 
-@pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json", "tokenizer.json", WEIGHTS])
+@pytest.mark.parametrize(
+    "name", ["config.json", "preprocessor_config.json", "tokenizer.json", WEIGHTS]
+)
 def test_a_missing_file_is_named(folder, name):
     (folder / name).unlink()
     with pytest.raises(FileNotFoundError, match=f"has n.*{name}"):
@@ -296,7 +298,9 @@ class Bomb:
         return Path.write_text, (self.trace, "unpickled")
 
 
-@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "calibration.pkl", "tokenizer.pkl"])
+@pytest.mark.parametrize(
+    "name", ["pytorch_model.bin", "model.pt", "calibration.pkl", "tokenizer.pkl"]
+)
 def test_a_pickle_in_the_directory_is_never_read(folder, tmp_path, name):
     (folder / name).write_bytes(pickle.dumps(Bomb(tmp_path / "trace")))
     load_model(folder)

@@ -11,10 +11,12 @@ from deer_ros.model.action_head import pool
 
 @torch.inference_mode()
 def test_a_batch_of_padded_prompts_answers_as_in_the_original():
-    policy, arrays, pictures = golden.golden_policy(), golden.arrays("batch"), golden.arrays("inputs")
-    model, rows = policy.model, len(arrays["input_ids"])
+    policy, arrays, pictures = (
+        golden.golden_policy(), golden.arrays("batch"), golden.arrays("inputs")
+    )
+    model, rows, prepare = policy.model, len(arrays["input_ids"]), policy.preprocessor
     seen = np.stack([
-        [policy.preprocessor(pictures["static_u8"][i]), policy.preprocessor(pictures["gripper_u8"][i])]
+        [prepare(pictures[camera][i]) for camera in ("static_u8", "gripper_u8")]
         for i in range(rows)
     ])
     latents = model.see(torch.from_numpy(seen))

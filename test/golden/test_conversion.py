@@ -45,7 +45,8 @@ def test_the_converted_weights_are_the_merged_ones_to_the_bit(tmp_path, roles, p
 def test_the_blocks_of_the_language_model_come_from_mpt_where_deer_has_none(tmp_path):
     deer = {n: t for n, t in load_file(file("deer")).items() if "old_decoder_blocks" not in n}
     torch.save(deer, tmp_path / "deer.pt")
-    arguments = {"deer": tmp_path / "deer.pt", "clip": file("clip"), "config": golden.text("config")}
+    config = golden.text("config")
+    arguments = {"deer": tmp_path / "deer.pt", "clip": file("clip"), "config": config}
     with pytest.raises(ValueError, match="have nothing for layers.0.block"):
         convert_official(tmp_path / "no", **arguments)
     convert_official(tmp_path / "model", **arguments, mpt=file("mpt"))
@@ -70,7 +71,8 @@ def test_openflamingo_comes_after_mpt_and_before_deer(tmp_path):
 
 def test_a_converted_model_reads_instructions_and_answers_as_recorded(tmp_path):
     convert_official(
-        tmp_path / "model", deer=file("deer"), clip=file("clip"), config=golden.FOLDER / "config.json"
+        tmp_path / "model", deer=file("deer"), clip=file("clip"),
+        config=golden.FOLDER / "config.json",
     )
     policy, pictures = DeerPolicy.from_pretrained(tmp_path / "model"), golden.arrays("inputs")
     for tokens in golden.text("rollout")["tokens"]:

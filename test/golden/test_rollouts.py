@@ -65,9 +65,8 @@ def test_a_closed_loop_run_takes_the_same_exits_and_actions(policy, name):
 
 def assert_action(answer, arrays, name, step):
     golden.assert_close(answer.action, arrays[f"{name}.pose"][step], f"pose, {name} {step}")
-    golden.assert_close(
-        [answer.gripper_probability], arrays[f"{name}.gripper_prob"][step], f"gripper, {name} {step}"
-    )
+    expected = arrays[f"{name}.gripper_prob"][step]
+    golden.assert_close([answer.gripper_probability], expected, f"gripper, {name} {step}")
 
 
 @pytest.mark.parametrize("name", [n for n in RUNS if f"{n}.delta" in golden.arrays("rollout")])
@@ -99,13 +98,11 @@ def test_every_exit_answers_as_in_the_original(policy, name):
         golden.assert_close(cell, arrays[f"{name}.c_in"][step], "c_in")
         told = policy.explain(observation(step), ids)
         golden.assert_close(told.actions, arrays[f"{name}.exit_pose"][step], "exit_pose")
-        golden.assert_close(
-            told.gripper_probabilities[:, None], arrays[f"{name}.exit_gripper_prob"][step], "gripper"
-        )
+        grippers = told.gripper_probabilities[:, None]
+        golden.assert_close(grippers, arrays[f"{name}.exit_gripper_prob"][step], "gripper")
         golden.assert_close(told.reference_action, arrays[f"{name}.pseudo_pose"][step], "pseudo")
-        golden.assert_close(
-            [told.reference_gripper_probability], arrays[f"{name}.pseudo_gripper_prob"][step], "pseudo"
-        )
+        pseudo = [told.reference_gripper_probability]
+        golden.assert_close(pseudo, arrays[f"{name}.pseudo_gripper_prob"][step], "pseudo")
         states = [state_arrays(state) for state in told.states]
         golden.assert_close([h for h, _ in states], arrays[f"{name}.exit_h"][step], "exit_h")
         golden.assert_close([c for _, c in states], arrays[f"{name}.exit_c"][step], "exit_c")
@@ -116,12 +113,12 @@ def test_every_exit_answers_as_in_the_original(policy, name):
 @torch.inference_mode()
 def test_pictures_tokens_latents_and_hidden_states_are_those_of_the_original(policy, name):
     run, arrays = RUNS[name], golden.arrays("rollout")
-    model, pictures = policy.model, golden.arrays("inputs")
+    model, prepare, pictures = policy.model, policy.preprocessor, golden.arrays("inputs")
     for episode, steps_of in enumerate(run["episodes"]):
         prompt = model.read(torch.from_numpy(golden.token_ids(steps_of["instruction"]))[None])
         per_episode = arrays.get(f"{name}.hidden_ep{episode}", arrays.get(f"{name}.hidden"))
         for step in range(steps_of["first_step"], steps_of["end_step"]):
-            cameras = [policy.preprocessor(pictures[f"{c}_u8"][step]) for c in ("static", "gripper")]
+            cameras = [prepare(pictures[f"{c}_u8"][step]) for c in ("static", "gripper")]
             tokens = model.tower(torch.from_numpy(np.stack(cameras))[None])
             latents = model.resample(tokens)
             hidden = torch.stack(model.hidden_states(prompt, latents), dim=1)

@@ -5,7 +5,13 @@ import torch
 from tiny_model import tiny_config
 
 from deer_ros.model.action_head import HeadState, pool
-from deer_ros.model.config import HeadConfig, LanguageConfig, PromptConfig, VisionConfig
+from deer_ros.model.config import (
+    DeerConfig,
+    HeadConfig,
+    LanguageConfig,
+    PromptConfig,
+    VisionConfig,
+)
 from deer_ros.model.deer import DeerModel
 from deer_ros.model.language import alibi
 
@@ -67,7 +73,7 @@ def test_a_model_cut_to_max_layer_has_only_those_layers_and_answers_the_same():
 
 
 def test_a_model_of_no_layers_is_refused():
-    with pytest.raises(ValueError, match="max_layer is 1; the first exit of this model is after layer 2"):
+    with pytest.raises(ValueError, match="max_layer is 1; the first exit of this model is"):
         tiny_deer(max_layer=1)
 
 
@@ -116,10 +122,11 @@ def test_a_later_token_changes_no_earlier_one():
 def test_both_cameras_reach_the_answer_and_are_told_apart():
     model = tiny_deer()
     pictures = torch.rand(1, 2, 3, 32, 32)
+    blind = pictures * torch.tensor([1.0, 0.0])[:, None, None, None]
     prompt, state = model.read(IDS), model.head.initial_state()
     poses = [
         next(model.answers(prompt, model.see(seen), state, (6,))).pose
-        for seen in (pictures, pictures.flip(1), pictures * torch.tensor([1.0, 0.0])[:, None, None, None])
+        for seen in (pictures, pictures.flip(1), blind)
     ]
     assert not torch.allclose(poses[0], poses[1])
     assert not torch.allclose(poses[0], poses[2])
@@ -138,3 +145,24 @@ def test_alibi_falls_off_with_distance_and_differs_from_the_relative_form_by_a_c
     slopes = torch.tensor([2.0**-2, 2.0**-4, 2.0**-6, 2.0**-8])
     relative = -slopes[:, None] * (4 - torch.arange(5.0))
     torch.testing.assert_close(bias, relative)
+
+
+@pytest.mark.parametrize(("config", "head", "layer", "layer_with_cross_attention"), [
+    (DeerConfig(), 40_948_231, None, 50_339_840 + 36_708_354),
+    (DeerConfig(language=LanguageConfig(4096, 16, 32, qk_layer_norm=False,
+                                        cross_attention_every=4)), 49_336_839, 201_334_784, None),
+])
+def test_the_published_sizes_have_the_published_numbers_of_parameters(
+    config, head, layer, layer_with_cross_attention
+):
+    with torch.device("meta"):
+        model = DeerModel(config)
+
+    def parameters(part) -> int:
+        return sum(p.numel() for p in part.parameters())
+
+    assert parameters(model.resampler) == 63_019_008
+    assert parameters(model.head) == head
+    for found in model.layers:
+        expected = layer if found.cross_attention is None else layer_with_cross_attention
+        assert expected in (None, parameters(found))
