@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 from importlib.util import find_spec
 
 import hypothesis
 import pytest
 
 HAS_ROS = find_spec("rclpy") is not None
+
+# A shell's background job ignores Ctrl-C, and so would every process that a test starts there.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 collect_ignore = [] if HAS_ROS else ["nodes", "ros"]
 
