@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "model": set(),
     "budget": {"model"},
     "exit_rule": {"budget", "model"},
-    "checkpoint": {"model"},
+    "checkpoint": {"budget", "model"},
 }
 MAY_IMPORT["policy"] = {
     "budget", "checkpoint", "exit_rule", "model", "observation", "resources",
