@@ -12,6 +12,7 @@ import time
 from array import array
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import rclpy
@@ -27,7 +28,8 @@ from rcl_interfaces.srv import (
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter, parameter_value_to_python
 from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
-from sensor_msgs.msg import Image
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Float64, String
 from std_srvs.srv import SetBool, Trigger
 
@@ -84,8 +86,14 @@ class PolicyClient:
             self.node.create_subscription(kind, topic, take, MANY)
         self.node.create_subscription(Float64, "deer/gripper", self.openings.append, LATCHED)
         sensor = qos_profile_sensor_data
-        self.static = self.node.create_publisher(Image, "camera/static/image", sensor)
-        self.gripper = self.node.create_publisher(Image, "camera/gripper/image", sensor)
+        compressed = parameters.get("image__transport") == "compressed"
+        kind, suffix = (CompressedImage, "/compressed") if compressed else (Image, "")
+        qos = 10 if parameters.get("image__reliability") == "reliable" else sensor
+        self.static, self.gripper = (
+            self.node.create_publisher(kind, f"camera/{camera}/image{suffix}", qos)
+            for camera in ("static", "gripper"))
+        self.picture = image if not compressed else compressed_image
+        self.clock = self.node.create_publisher(Clock, "/clock", 10)
         self.pose = self.node.create_publisher(PoseStamped, "end_effector/pose", sensor)
         self.instruction = self.node.create_publisher(String, "instruction", 10)
         self._clients = {}
@@ -138,17 +146,22 @@ class PolicyClient:
 
     def _feed(self) -> None:
         if self.feeding and self._is_due():
-            self.show(image(), image())
+            self.show(self.picture(), self.picture())
 
-    def show(self, static: Image, gripper: Image) -> None:
+    def show(self, static: Image, gripper: Image, now_ns: int | None = None) -> None:
         """Publish two pictures of now, at least a control period after the last ones."""
         while not self._is_due():
             self._executor.spin_once(timeout_sec=0.005)
         self._shown_s = time.monotonic()
-        now_ns = self.now_ns()
+        now_ns = self.now_ns() if now_ns is None else now_ns
         for publisher, message in ((self.static, static), (self.gripper, gripper)):
             message.header.stamp = to_time(now_ns)
             publisher.publish(message)
+
+    def show_at(self, now_ns: int) -> None:
+        """Set the simulated clock, and publish two pictures of that time."""
+        self.clock.publish(Clock(clock=to_time(now_ns)))
+        self.show(self.picture(), self.picture(), now_ns)
 
     def now_ns(self) -> int:
         return self.node.get_clock().now().nanoseconds
@@ -226,6 +239,12 @@ def image(value: int = 100, height: int = HEIGHT, width: int = WIDTH, **changes)
     for name, field in changes.items():
         setattr(message, name, field)
     return message
+
+
+def compressed_image() -> CompressedImage:
+    """A grey picture as a camera's JPEG."""
+    _, data = cv2.imencode(".jpg", np.full((HEIGHT, WIDTH, 3), 100, np.uint8))
+    return CompressedImage(format="jpeg", data=array("B", data.tobytes()))
 
 
 def moves(twist: TwistStamped) -> bool:

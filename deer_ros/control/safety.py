@@ -43,7 +43,6 @@ class Stop:
     detail: str
 
 
-SHUTDOWN = Stop(Reason.SHUTDOWN, "the node is shutting down.")
 DEACTIVATED = Stop(Reason.DEACTIVATED, "the node is not active.")
 PAUSED = Stop(Reason.PAUSED, "paused; call ~/pause with false to go on.")
 NO_INSTRUCTION = Stop(
@@ -65,7 +64,7 @@ class Safety:
     """The state, the present cause of a stop, and the first one since the robot last moved.
 
     Standing causes are attributes, set by whoever knows: `active`, `paused`, `has_instruction`,
-    `shutting_down`. What depends on time is asked with `hindrance`. Events (a model that failed, a
+    `shutdown`. What depends on time is asked with `hindrance`. Events (a model that failed, a
     clock that jumped) are told with `stop`.
     """
 
@@ -73,7 +72,7 @@ class Safety:
         self.active = False
         self.paused = False
         self.has_instruction = False
-        self.shutting_down = False
+        self.shutdown: Stop | None = None
         self.state = State.INACTIVE
         self.reason = Reason.NONE
         self.detail = ""
@@ -94,8 +93,8 @@ class Safety:
 
         over: set if the episode has lasted its time. stale: set if an input is missing or old.
         """
-        if self.shutting_down:
-            return SHUTDOWN
+        if self.shutdown is not None:
+            return self.shutdown
         if not self.active:
             return DEACTIVATED
         if self.paused:

@@ -6,6 +6,7 @@ third one sends commands on time; a fourth waits for signals.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import threading
@@ -161,6 +162,8 @@ class PolicyNode(LifecycleNode):
         self._node_parameters.check_model(policy.config)
         self._policy = policy
         self._loop.set_policy(policy, Plan.of(self.settings, policy.config))
+        # Or every full collection goes through all of PyTorch, and all threads wait for it.
+        gc.freeze()
         self.get_logger().info(
             f"configured: exits after layers {list(policy.config.exit_layers)}, "
             f"{policy.config.action.rate_hz:g} steps per second")
@@ -182,6 +185,8 @@ class PolicyNode(LifecycleNode):
         self._wait(self._loop.worker.call(lambda: self._loop.set_policy(None, None)))
         self._policy = None
         self._node_parameters.forget_model()
+        gc.unfreeze()
+        gc.collect()
 
     def _leave(self, action: Callable[[], object]) -> TransitionCallbackReturn:
         try:

@@ -7,7 +7,6 @@ from deer_ros.control.safety import (
     DEACTIVATED,
     NO_INSTRUCTION,
     PAUSED,
-    SHUTDOWN,
     Input,
     Reason,
     Safety,
@@ -39,8 +38,8 @@ def test_the_gravest_standing_cause_is_named():
     assert safety.hindrance() is None
     safety.paused = True
     assert safety.hindrance(OVER, STALE) is PAUSED
-    safety.shutting_down = True
-    assert safety.hindrance(OVER, STALE) is SHUTDOWN
+    safety.shutdown = Stop(Reason.SHUTDOWN, "SIGTERM was received.")
+    assert safety.hindrance(OVER, STALE) is safety.shutdown
 
 
 def test_the_first_reason_stays_until_the_robot_moves():

@@ -6,8 +6,10 @@ import signal
 import time
 
 import pytest
+from rosgraph_msgs.msg import Clock
 
 from deer_ros.control.safety import Reason, State
+from deer_ros.nodes.stamps import to_nanoseconds, to_time
 from policy_client import moves, running_policy
 from tiny_model import write_tiny_model
 
@@ -76,14 +78,60 @@ def test_a_missing_model_leaves_the_node_unconfigured_until_it_is_corrected(tmp_
         assert not node.twists and not node.openings, "a dry run never commands"
 
 
-@pytest.mark.parametrize("executor", ["events"])
-def test_the_events_executor_runs_the_node_too(tmp_path, model, executor):
-    with running_policy(tmp_path, model=model, executor=executor,
-                        allow_simulation_model=True) as node:
+def test_the_events_executor_and_compressed_pictures_drive_the_node_too(tmp_path, model):
+    with running_policy(tmp_path, model=model, executor="events", image__transport="compressed",
+                        image__reliability="reliable", allow_simulation_model=True) as node:
         node.tell("open the drawer")
         node.wait_for_status(lambda s: s.state == State.RUNNING and s.step > 5)
-        assert node.set(exit__max_layer=2).successful
-        node.wait_for_status(lambda s: s.max_layer == 2)
+        node.wait_for_status(lambda s: s.max_layer == 2, lambda: node.set(exit__max_layer=2))
+        node.feeding = False
+        node.wait_for_status(lambda s: s.reason == Reason.INPUT_STALE)
+        cut_off = node.picture()
+        cut_off.data = cut_off.data[:-10]
+        used = node.statuses[-1].images_used
+        status = node.wait_for_status(lambda s: s.images_refused == 2,
+                                      lambda: node.show(cut_off, cut_off))
+        assert status.images_used == used
+        assert "a JPEG picture is cut off" in node.said()
+        assert not node.actions[-1].commanded, "a pair that cannot be read is answered all the same"
         assert node.end(signal.SIGTERM, END_S) == 0
         node.drain()
         assert not moves(node.twists[-1])
+
+
+def test_in_simulated_time_a_command_lasts_as_long_as_the_simulators_clock_says(tmp_path, model):
+    start_ns, ms = 100 * 10**9, 10**6
+    with running_policy(tmp_path, model=model, use_sim_time=True, instruction="open the drawer",
+                        allow_simulation_model=True) as node:
+        node.wait_until(lambda: node.diagnostics and node.static.get_subscription_count()
+                        and node.clock.get_subscription_count())
+
+        def step_at(now_ns: int) -> None:
+            """Pictures until one pair has been answered: best effort may lose some."""
+            def answered():
+                return [a for a in node.actions if to_nanoseconds(a.static_stamp) == now_ns]
+            while not answered():
+                node.show_at(now_ns)
+                node.wait_until(lambda: answered() or node._is_due())
+
+        step_at(start_ns)
+        node.wait_until(lambda: node.twists and moves(node.twists[-1]))
+        assert to_nanoseconds(node.twists[-1].header.stamp) == start_ns
+        count = len(node.diagnostics)
+        node.wait_until(lambda: len(node.diagnostics) > count + 1)
+        assert moves(node.twists[-1]), "no simulated time has passed"
+        assert node.statuses[-1].state == State.RUNNING, "and nothing has become old"
+        node.clock.publish(Clock(clock=to_time(start_ns + 50 * ms)))
+        node.wait_until(lambda: not moves(node.twists[-1]))
+        assert to_nanoseconds(node.twists[-1].header.stamp) == start_ns + 50 * ms
+
+        step_at(start_ns + 60 * ms)
+        node.wait_until(lambda: moves(node.twists[-1]))
+        episode = node.statuses[-1].episode
+        node.wait_for_status(lambda s: s.reason == Reason.CLOCK_JUMPED,
+                             lambda: node.clock.publish(Clock(clock=to_time(10 * 10**9))))
+        node.wait_until(lambda: not moves(node.twists[-1]))
+        step_at(10 * 10**9)
+        status = node.wait_for_status(
+            lambda s: s.state == State.RUNNING, lambda: step_at(10 * 10**9 + 50 * ms))
+        assert status.episode == episode + 1 and status.reset_reason == "clock jumped"

@@ -116,8 +116,8 @@ class PolicyLoop:
     def shut_down(self, sentence: str) -> None:
         """Zero goes out, and no command ever after."""
         with self._lock:
-            self._stop(Stop(Reason.SHUTDOWN, sentence))
-            self.safety.shutting_down = True
+            self.safety.shutdown = Stop(Reason.SHUTDOWN, sentence)
+            self._stop(self.safety.shutdown)
 
     def close(self, timeout_s: float) -> bool:
         """End both threads. False if a step lasts longer than `timeout_s`; it is then left alone."""
