@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from tiny_model import tiny_config
@@ -120,6 +121,11 @@ def test_the_policy_fixed_obeys_the_thresholds():
     fixed = Settings().replaced(
         {"exit.policy": "fixed", "exit.thresholds": [0.1, NEVER, 0.3]}, CONFIG)
     assert Plan.of(fixed, CONFIG).rule.thresholds == (0.1, NEVER, math.inf)
+
+
+def test_the_documentation_is_the_table():
+    document = Path(__file__).parents[2] / "docs" / "parameters.md"
+    assert document.read_text() == markdown()
 
 
 def test_every_parameter_is_in_the_table_with_a_meaning():

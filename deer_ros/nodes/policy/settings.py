@@ -290,8 +290,15 @@ def _shown(value: Any) -> str:
 
 
 def markdown() -> str:
-    """The table of all parameters, for docs/parameters.md."""
+    """docs/parameters.md: the table of all parameters."""
     lines = [
+        "# Parameters of the policy node",
+        "",
+        "Made by `python -m deer_ros.nodes.policy.settings > docs/parameters.md`. What is marked "
+        "*live* may be set while the node runs, and takes effect between two steps. A value that "
+        "is refused says why and changes nothing. Only the service `set_parameters_atomically` "
+        "applies several at once.",
+        "",
         "| name | type | unit | default | allowed | set | meaning |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
