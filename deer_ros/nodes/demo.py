@@ -28,8 +28,8 @@ from deer_ros.report.tables import console, task_table
 from deer_ros.resources import bundled_model
 from deer_ros.sim.tasks import EVALUATION_SEED_START, find_task
 
-DEFAULT_TASKS = ("reach", "push", "pick-place", "drawer-open", "drawer-close",
-                 "button-press-topdown", "faucet-open", "faucet-close")
+DEFAULT_TASKS = ("push", "drawer-open", "drawer-close", "button-press-topdown", "window-open",
+                 "window-close", "faucet-open", "faucet-close")
 DEFAULT_EPISODES = 24
 FAILED, USAGE_ERROR, INTERRUPTED = 1, 2, 130
 
