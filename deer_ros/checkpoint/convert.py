@@ -212,7 +212,7 @@ class _Source:
     survey: _Survey
     name: str
     start: int
-    stop: int | None
+    stop: int
 
     def read(self) -> Tensor:
         return self.survey.file.read(self.name, self.start, self.stop)
@@ -276,27 +276,23 @@ class _Plan:
                 f"tensor {name!r} in {survey.file.path} belongs to a part ({here[0]}) that the "
                 "model of this configuration does not have."
             )
-        rows = self._rows(survey, name, here)
+        self._check_shape(survey, name, here)
+        rows = self.shapes[here[0]][0]
         for index, part in enumerate(here):
-            whole = len(here) == 1 and rows == survey.shape(name)[:1]
-            start, stop = (0, None) if whole else (index * rows[0], (index + 1) * rows[0])
-            self.sources[part] = _Source(survey, name, start, stop)
+            self.sources[part] = _Source(survey, name, index * rows, (index + 1) * rows)
 
-    def _rows(self, survey: _Survey, name: str, here: tuple[str, ...]) -> Shape:
-        """Rows of each part, after the tensor's shape was found right."""
-        first, *rest = self.shapes[here[0]]
-        found = survey.shape(name)
-        expected = (first * len(here), *rest)
+    def _check_shape(self, survey: _Survey, name: str, here: tuple[str, ...]) -> None:
+        rows, *rest = self.shapes[here[0]]
+        found, expected = survey.shape(name), (rows * len(here), *rest)
         # The language model's own vocabulary is larger: its embedding is cut to the one in use.
-        cut = survey.role == "mpt" and here == (EMBEDDING,) and len(found) == 2 and (
-            found[0] >= first and found[1:] == expected[1:]
-        )
-        if found != expected and not cut:
+        cut = survey.role == "mpt" and here == (EMBEDDING,)
+        if cut and len(found) == 2 and found[0] >= rows:
+            found = (rows, *found[1:])
+        if found != expected:
             raise ValueError(
-                f"tensor {name!r} in {survey.file.path} has shape {found}; the model of this "
-                f"configuration needs {expected}."
+                f"tensor {name!r} in {survey.file.path} has shape {survey.shape(name)}; the model "
+                f"of this configuration needs {expected}."
             )
-        return (first,)
 
     def _missing(self, names: Sequence[str]) -> str:
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
