@@ -1,0 +1,201 @@
+"""CALVIN's long-horizon benchmark: chains of five tasks, each begun where the last one ended.
+
+The simulator is not part of this package: `calvin_env` and `calvin_agent` are the user's, installed
+as its authors say, and so is a dataset, whose settings the simulator renders with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import yaml
+
+from deer_ros.evaluation.calvin_chains import CHAIN_LENGTH, Chain, State
+from deer_ros.evaluation.episode import (
+    Environment,
+    Episode,
+    Setting,
+    mean_per_step,
+    run_episode,
+)
+from deer_ros.observation import Observation
+from deer_ros.policy import DeerPolicy
+
+MAX_STEPS = 360  # per task
+PACKAGES = ("calvin_env", "calvin_agent")
+RENDERING = Path("validation", ".hydra", "merged_config.yaml")
+TASKS = Path("callbacks", "rollout", "tasks", "new_playtable_tasks.yaml")
+ANNOTATIONS = Path("annotations", "new_playtable_validation.yaml")
+
+
+class ChainEnvironment(Environment, Protocol):
+    """A table on which one task follows another."""
+
+    def reset(self, start: State) -> None:
+        """Put the table into a state, and the robot where it starts."""
+
+    def begin(self, task: str) -> None:
+        """Leave everything as it is and ask for a task: `instruction` and `success` are its own."""
+
+
+@dataclass(frozen=True)
+class ChainResult:
+    """A chain that was run, with an episode per task up to the first that failed."""
+
+    setting: str
+    chain: int
+    tasks: tuple[str, ...]
+    episodes: tuple[Episode, ...]
+
+    @property
+    def length(self) -> int:
+        """Tasks done in a row."""
+        return sum(episode.success for episode in self.episodes)
+
+
+@dataclass(frozen=True)
+class Score:
+    """What the paper's tables say of a setting. Means are over all steps, also of failed tasks.
+
+    in_a_row: share of the chains of which at least 1, 2, ... 5 tasks were done, one after the other.
+    """
+
+    setting: str
+    chains: int
+    average_length: float
+    in_a_row: tuple[float, ...]
+    steps: int
+    mean_exit_layer: float
+    mean_llm_gflops: float
+    mean_step_gflops: float
+    mean_step_ms: float
+
+
+def run_chain(
+    policy: DeerPolicy, environment: ChainEnvironment, exit_layer: int | None, chain: Chain
+) -> tuple[Episode, ...]:
+    """An episode per task, each with a new recurrent state, until one fails."""
+    environment.reset(chain.start)
+    episodes: list[Episode] = []
+    for task in chain.tasks:
+        environment.begin(task)
+        episodes.append(run_episode(policy, environment, exit_layer, MAX_STEPS))
+        if not episodes[-1].success:
+            break
+    return tuple(episodes)
+
+
+def score(setting: str, results: Sequence[ChainResult]) -> Score:
+    """The score of all chains of one setting, at least one."""
+    lengths = np.array([result.length for result in results])
+    episodes = [episode for result in results for episode in result.episodes]
+    return Score(
+        setting=setting,
+        chains=len(results),
+        average_length=float(lengths.mean()),
+        in_a_row=tuple(float((lengths >= n).mean()) for n in range(1, CHAIN_LENGTH + 1)),
+        steps=sum(episode.steps for episode in episodes),
+        **{
+            quantity: mean_per_step(episodes, quantity)
+            for quantity in (
+                "mean_exit_layer", "mean_llm_gflops", "mean_step_gflops", "mean_step_ms",
+            )
+        },
+    )  # fmt: skip
+
+
+def start(
+    model: str | None, device: str, dtype: str, dataset: str
+) -> Callable[[tuple[Setting, int, Chain]], ChainResult]:
+    """Load a policy and the simulator; what runs a setting on a numbered chain."""
+    environment = CalvinEnvironment(dataset)
+    policy = DeerPolicy.from_pretrained(model, device, dtype)
+
+    def run(job: tuple[Setting, int, Chain]) -> ChainResult:
+        setting, number, chain = job
+        episodes = run_chain(policy, environment, setting.apply(policy), chain)
+        return ChainResult(setting.name, number, chain.tasks, episodes)
+
+    return run
+
+
+def check_installation(dataset: str | Path) -> None:
+    """Raise ValueError or FileNotFoundError with a sentence where the simulator cannot run."""
+    missing = [name for name in PACKAGES if find_spec(name) is None]
+    if missing:
+        raise ValueError(
+            "--env calvin needs the CALVIN simulator, and the Python modules "
+            f"{' and '.join(missing)} are not installed; install them as "
+            "https://github.com/mees/calvin says."
+        )
+    if not (Path(dataset) / RENDERING).is_file():
+        raise FileNotFoundError(
+            f"{dataset} is no CALVIN dataset: it has no {RENDERING}. --dataset names a folder such as "
+            "task_D_D."
+        )
+    for file in (TASKS, ANNOTATIONS):
+        if not (_configuration() / file).is_file():
+            raise FileNotFoundError(
+                f"the installed calvin_agent has no {_configuration() / file}; install it from its "
+                "repository with pip's --editable, as its instructions say."
+            )
+
+
+class CalvinEnvironment:
+    """CALVIN's table as a `ChainEnvironment`."""
+
+    def __init__(self, dataset: str | Path) -> None:
+        """Start the simulator. Raises as `check_installation` does."""
+        check_installation(dataset)
+        cameras = {"rgb_obs": ["rgb_static", "rgb_gripper"], "depth_obs": []}
+        self._env = import_module("calvin_env.envs.play_table_env").get_env(
+            Path(dataset) / "validation", obs_space=cameras, show_gui=False
+        )
+        self._tasks = import_module("calvin_env.envs.tasks").Tasks(_read(TASKS)["tasks"])
+        self._annotations = _read(ANNOTATIONS)
+        self._state_of = import_module(
+            "calvin_agent.evaluation.utils"
+        ).get_env_state_for_initial_condition
+        self._pictures: dict[str, np.ndarray] = {}
+        self._task = ""
+        self._before: Any = None
+        self.instruction = ""
+        self.success = False
+
+    def reset(self, start: State) -> None:
+        """Put the table into a state, and the robot where it starts."""
+        robot, scene = self._state_of(start)
+        self._pictures = self._env.reset(robot_obs=robot, scene_obs=scene)["rgb_obs"]
+
+    def begin(self, task: str) -> None:
+        """Ask for a task: done is what has changed as it says since now."""
+        self._task = task
+        self._before = self._env.get_info()
+        self.instruction = self._annotations[task][0].split("\n")[0]
+        self.success = False
+
+    def observation(self) -> Observation:
+        """Both cameras' pictures."""
+        return Observation(self._pictures["rgb_static"], self._pictures["rgb_gripper"])
+
+    def step(self, action: np.ndarray, gripper: float) -> None:
+        """One control step of 1/30 s: a displacement of the target pose, as CALVIN takes it."""
+        state, _, _, now = self._env.step(np.append(action, gripper).astype(np.float64))
+        self._pictures = state["rgb_obs"]
+        done = self._tasks.get_task_info_for_set(self._before, now, {self._task})
+        self.success = self.success or bool(done)
+
+
+def _configuration() -> Path:
+    """The folder `conf` beside the user's calvin_agent."""
+    return Path(next(iter(find_spec("calvin_agent").submodule_search_locations))).parent / "conf"
+
+
+def _read(file: Path) -> dict[str, Any]:
+    return yaml.safe_load((_configuration() / file).read_text(encoding="utf-8"))

@@ -1,0 +1,85 @@
+"""Closed-loop episodes of a policy, in whatever simulator, and what they cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from deer_ros.observation import Observation
+from deer_ros.policy import DeerPolicy
+
+
+class Environment(Protocol):
+    """A simulated robot in lockstep, in the middle of an episode.
+
+    instruction: what it is to do. success: whether that is done, latched.
+    """
+
+    instruction: str
+    success: bool
+
+    def observation(self) -> Observation:
+        """What its cameras see now."""
+
+    def step(self, action: np.ndarray, gripper: float) -> None:
+        """One control step: action float32 (6,) in the model's units, gripper -1 close, +1 open."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How deep a policy runs: a published preset, thresholds, one fixed exit, or full depth."""
+
+    name: str
+    exit_layer: int | None = None
+    thresholds: tuple[float, ...] | None = None
+    preset: str | None = None
+
+    def apply(self, policy: DeerPolicy) -> int | None:
+        """Tell the policy; the `exit_layer` for its steps. ValueError where it does not fit."""
+        config = policy.config
+        if self.preset is not None:
+            policy.set_preset(self.preset)
+            return None
+        if self.thresholds is not None:
+            policy.set_thresholds(self.thresholds, config.metric)
+            return None
+        policy.set_thresholds(config.thresholds, config.metric)
+        return policy.max_layer if self.exit_layer is None else self.exit_layer
+
+
+@dataclass(frozen=True)
+class Episode:
+    """What came of an episode. Means are over its steps."""
+
+    success: bool
+    steps: int
+    mean_exit_layer: float
+    mean_llm_gflops: float
+    mean_step_gflops: float
+    mean_step_ms: float
+
+
+def run_episode(
+    policy: DeerPolicy, environment: Environment, exit_layer: int | None, max_steps: int
+) -> Episode:
+    """From a new recurrent state until success: one step at least, `max_steps` at most."""
+    policy.reset()
+    spent: list[tuple[float, ...]] = []
+    while not spent or (len(spent) < max_steps and not environment.success):
+        step = policy.step(environment.observation(), environment.instruction, exit_layer)
+        environment.step(step.action, step.gripper)
+        cost = step.cost
+        spent.append((step.exit_layer, cost.llm_gflops, cost.step_gflops, cost.step_ms))
+    means = np.mean(spent, axis=0).tolist()
+    return Episode(bool(environment.success), len(spent), *means)
+
+
+def mean_per_step(episodes: Sequence[Episode], quantity: str) -> float:
+    """Mean of a `mean_...` figure over all steps of all episodes, failed ones too."""
+    return float(np.average(
+        [getattr(episode, quantity) for episode in episodes],
+        weights=[episode.steps for episode in episodes],
+    ))  # fmt: skip
