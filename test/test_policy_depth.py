@@ -66,7 +66,9 @@ def test_a_changed_policy_is_the_one_loaded_at_that_depth(original, dtype, befor
             assert_same_step(ours, theirs)
 
 
-@pytest.mark.parametrize(("asked", "held"), [(2, 2), (3, 2), (5, 4), (6, 6), (7, 6), (99, 6), (None, 6)])
+@pytest.mark.parametrize(
+    ("asked", "held"), [(2, 2), (3, 2), (5, 4), (6, 6), (7, 6), (99, 6), (None, 6)]
+)
 def test_the_depth_is_rounded_down_to_an_exit(original, asked, held):
     policy = DeerPolicy.from_pretrained(original, max_layer=4)
     change_depth(policy, asked)
@@ -242,7 +244,7 @@ def test_layers_that_do_not_fit_are_refused_when_they_are_asked_for(folder, chan
 
 def test_a_depth_before_the_first_exit_is_refused(original):
     policy = DeerPolicy.from_pretrained(original, max_layer=4)
-    with pytest.raises(ValueError, match="max_layer is 1; the first exit of this model is after layer 2"):
+    with pytest.raises(ValueError, match="max_layer is 1; the first exit of this model is after"):
         policy.load_layers(1)
 
 

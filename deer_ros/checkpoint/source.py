@@ -42,7 +42,7 @@ class WeightSource:
         device: str | torch.device = "cpu",
         dtype: torch.dtype | None = None,
     ) -> None:
-        """dtype None keeps the stored one. Raises FileNotFoundError or ValueError with a sentence."""
+        """dtype None keeps the stored one. Raises OSError or ValueError with a sentence."""
         self.folder = Path(folder).absolute()
         self._config = config
         self._device = torch.device(device)
@@ -90,16 +90,19 @@ class WeightSource:
             by_file[self._files[prefix + name]][name] = tensor
         weights: dict[str, Tensor] = {}
         for file, tensors in by_file.items():
-            weights |= self._read(file, tensors)
-        if at_once:
-            for weight in weights.values():
-                touch(weight)
+            weights |= self._read(file, tensors, at_once)
         part.load_state_dict(weights, assign=True)
 
-    def _read(self, file: Path, tensors: dict[str, StoredTensor]) -> dict[str, Tensor]:
+    def _read(
+        self, file: Path, tensors: dict[str, StoredTensor], at_once: bool
+    ) -> dict[str, Tensor]:
+        """at_once: not only when they are used."""
         dtype = self._dtype or FLOATS[self._stored]
         if self._device.type == "cpu" and all(FLOATS[t.dtype] == dtype for t in tensors.values()):
-            return map_tensors(file, tensors)
+            mapped = map_tensors(file, tensors)
+            for tensor in mapped.values() if at_once else ():
+                touch(tensor)
+            return mapped
         return {
             name: map_tensors(file, {name: tensor})[name].to(self._device, dtype)
             for name, tensor in tensors.items()
@@ -116,12 +119,14 @@ class WeightSource:
         tensor = find_tensor(self._headers[file], name, file)
         check_shape(name, tensor.shape, shape, file)
         if tensor.dtype not in FLOATS:
-            raise ValueError(f"tensor {name!r} in {file} is of type {tensor.dtype}; weights are floats.")
+            raise ValueError(
+                f"tensor {name!r} in {file} is of type {tensor.dtype}; weights are floats."
+            )
         self._stored = self._stored or tensor.dtype
         if self._dtype is None and tensor.dtype != self._stored:
             raise ValueError(
-                f"the weights in {self.folder} are of types {self._stored} and {tensor.dtype}; they "
-                "must be of one, or be loaded with a dtype."
+                f"the weights in {self.folder} are of types {self._stored} and {tensor.dtype}; "
+                "they must be of one, or be loaded with a dtype."
             )
         return tensor
 

@@ -34,8 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     metaworld.add_argument("--tasks",
                            help="comma-separated (default: those of the demonstrations)")
     metaworld.add_argument("--episodes", type=int, default=20, help="per task and setting")
-    metaworld.add_argument("--seed", type=int, default=0, help="first evaluation seed, counted from "
-                           "where evaluation seeds start")
+    metaworld.add_argument("--seed", type=int, default=0,
+                           help="first evaluation seed, counted from where evaluation seeds start")
     calvin = parser.add_argument_group("--env calvin")
     calvin.add_argument("--dataset", help="folder of a CALVIN dataset, such as task_D_D")
     calvin.add_argument("--chains", type=int, default=1000,
@@ -138,13 +138,13 @@ def _settings(arguments: argparse.Namespace) -> list[Setting]:
         settings.append(Setting(f"preset {name}", preset=name))
     for text in filter(None, arguments.threshold.split(",")):
         settings.append(Setting(f"threshold {text}", thresholds=(float(text),) * len(exits)))
-    chosen = exits if arguments.exits == "all" else map(int, filter(None, arguments.exits.split(",")))
-    for layer in chosen:
+    listed = filter(None, arguments.exits.split(","))
+    for layer in exits if arguments.exits == "all" else map(int, listed):
         if layer not in exits:
             raise ValueError(f"--exits has {layer}; the exits are after layers {exits}.")
         settings.append(Setting(f"exit {layer}", exit_layer=layer))
-    own = [Setting("own thresholds", thresholds=config.thresholds)]
-    own = own if config.exits.thresholds is not None else []
+    has_own = config.exits.thresholds is not None
+    own = [Setting("own thresholds", thresholds=config.thresholds)] if has_own else []
     full = [] if exits[-1] in (s.exit_layer for s in settings) else [Setting("full depth")]
     if arguments.env == "calvin":
         return settings or own or full
@@ -169,10 +169,12 @@ def _metaworld_table(rollouts: list[Rollout], tasks: list[str], settings: list[s
     of_setting = [[r for r in rollouts if r.setting == s] for s in settings]
     shares = [100 * np.mean([r.success for r in rows]) for rows in of_setting]
     table.add_row("success, %", *(f"{share:.1f}" for share in shares))
+
+    def means(figure: str) -> list[float]:
+        return [np.mean([getattr(r, figure) for r in rows]) for rows in of_setting]
+
     # The bundled model is small: mega where a published model takes giga.
-    for row in _cost_rows(
-        "M", 1e3, lambda figure: [np.mean([getattr(r, figure) for r in rows]) for rows in of_setting]
-    ):
+    for row in _cost_rows("M", 1e3, means):
         table.add_row(*row)
     return table
 

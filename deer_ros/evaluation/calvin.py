@@ -63,7 +63,7 @@ class ChainResult:
 class Score:
     """What the paper's tables say of a setting. Means are over all steps, also of failed tasks.
 
-    in_a_row: share of the chains of which at least 1, 2, ... 5 tasks were done, one after the other.
+    in_a_row: share of the chains of which at least 1, 2, ... 5 tasks were done, one after another.
     """
 
     setting: str
@@ -136,8 +136,8 @@ def check_installation(dataset: str | Path) -> None:
         )
     if not (Path(dataset) / RENDERING).is_file():
         raise FileNotFoundError(
-            f"{dataset} is no CALVIN dataset: it has no {RENDERING}. --dataset names a folder such as "
-            "task_D_D."
+            f"{dataset} is no CALVIN dataset: it has no {RENDERING}. --dataset names a folder such "
+            "as task_D_D."
         )
     for file in (TASKS, ANNOTATIONS):
         if not (_configuration() / file).is_file():

@@ -59,7 +59,7 @@ def chains(count: int) -> list[Chain]:
 
 
 def start_states() -> list[State]:
-    """Tables to start from: one or two blocks lie on the table, others each in a half of the slider."""
+    """Tables to start from: one or two blocks lie on the table, others in the slider's halves."""
     states = [
         dict(zip(("led", "lightbulb", "slider", "drawer", *BLOCKS, "grasped"), (*values, 0)))
         for values in product(
@@ -71,7 +71,7 @@ def start_states() -> list[State]:
 
 
 def outcomes(state: State, task: str) -> list[State]:
-    """The states that a task can lead to, one per way that is open; none where it cannot be done."""
+    """The states that a task can lead to, one per way that is open; none if it cannot be done."""
     return [
         state | way.after
         for way in tasks()[task].ways

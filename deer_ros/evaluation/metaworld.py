@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from deer_ros.evaluation.episode import Episode, Setting, run_episode
 from deer_ros.observation import Observation
@@ -53,6 +54,8 @@ class MetaWorld:
 
 def start(model: str | None) -> Callable[[tuple[Setting, str, int]], Rollout]:
     """Load a policy and the simulator; what runs a setting on a task with a seed."""
+    # Small models are fastest on one thread.
+    torch.set_num_threads(1)
     policy = DeerPolicy.from_pretrained(model, device="cpu")
     environment = MetaWorld()
 

@@ -20,8 +20,8 @@ def run_jobs(
 ) -> Iterator[Result]:
     """The jobs' results, in no particular order.
 
-    start(*arguments) is called once per process and gives the function that runs a job. Every result
-    must depend on its own job alone.
+    start(*arguments) is called once per process and gives the function that runs a job. Every
+    result must depend on its own job alone.
     """
     if processes == 1:
         yield from map(start(*arguments), jobs)
