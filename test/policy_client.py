@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import pytest
 import rclpy
+from deer_ros.msg import EndEffectorAction, PolicyStatus
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseStamped, TwistStamped
 from lifecycle_msgs.srv import ChangeState, GetState
@@ -33,13 +34,12 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Float64, String
 from std_srvs.srv import SetBool, Trigger
 
-from deer_ros.msg import EndEffectorAction, PolicyStatus
 from deer_ros.nodes.domain import isolate, reserved_domain
 from deer_ros.nodes.stamps import to_time
 
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 MANY = QoSProfile(depth=1000)
-WAIT_S = 40.0
+WAIT_S = 60.0
 PERIOD_S = 0.05
 HEIGHT, WIDTH = 24, 32
 
@@ -118,7 +118,7 @@ class PolicyClient:
             self._executor.spin_once(timeout_sec=0.005)
 
     def wait_for_status(self, condition, after=None, timeout_s: float = WAIT_S) -> PolicyStatus:
-        """The first status from now on that meets the condition. after: what to do, once watching."""
+        """The first status from now on that meets the condition. after: what to do meanwhile."""
         first = len(self.statuses)
         if after is not None:
             answer = after()

@@ -76,9 +76,9 @@ class Pose:
 
 @dataclass(frozen=True, eq=False)
 class Command:
-    """linear: (3,) m/s; angular: (3,) rad/s; both in the base frame. target: None if no pose is known.
+    """linear: (3,) m/s; angular: (3,) rad/s; both in the base frame.
 
-    clamped: names of the limits that were met.
+    target: None if no pose is known. clamped: names of the limits that were met.
     """
 
     linear: np.ndarray
@@ -118,8 +118,8 @@ class CommandMaker:
             )
         if measured is None and needs_pose(semantics, limits):
             raise ValueError(
-                "the end effector's pose is not known; it is needed for actions in the tool's frame "
-                "and for limits of the workspace."
+                "the end effector's pose is not known; it is needed for actions in the tool's "
+                "frame and for limits of the workspace."
             )
         reference = measured
         if semantics.reference == "target" and self._target is not None:

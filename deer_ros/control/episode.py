@@ -31,7 +31,7 @@ class Episode:
         self._started_ns = None
 
     def ends(self, stamp_ns: int, max_duration_s: float) -> bool:
-        """Whether a step at this stamp would come `max_duration_s` after the first one, or later."""
+        """Whether a step at this stamp would come `max_duration_s` or more after the first."""
         if self._started_ns is not None and stamp_ns - self._started_ns >= max_duration_s * 1e9:
             self.over = Stop(
                 Reason.EPISODE_OVER,

@@ -146,7 +146,7 @@ class Input:
 
 
 def stale(inputs: list[Input], timeout_s: float) -> Stop | None:
-    """The first input that is older than `timeout_s`, or stamped further than that in the future."""
+    """The first input that is older than `timeout_s`, or further than that in the future."""
     for source in inputs:
         if source.age_s is None:
             return Stop(Reason.INPUT_STALE, f"nothing has come on {source.name} yet.")

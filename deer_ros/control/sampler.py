@@ -45,7 +45,7 @@ class Picture:
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """The input of one step. new_episode: why the recurrent state must be cleared first, or None."""
+    """The input of one step. new_episode: why the recurrent state must be cleared, or None."""
 
     static: Picture
     gripper: Picture
@@ -77,15 +77,15 @@ class _Camera:
 class Sampler:
     """Pairs the newest pictures of two cameras, at most one pair per control period.
 
-    The pair: the newest picture of the camera that is behind, and the other camera's picture nearest
-    to it in time. Both must be newer than what the last step used of their camera, and at most
-    `max_skew_s` apart. No stamp is used twice; a picture that comes again, or that is older than its
-    camera's newest, is ignored.
+    The pair: the newest picture of the camera that is behind, and the other camera's picture
+    nearest to it in time. Both must be newer than what the last step used of their camera, and at
+    most `max_skew_s` apart. No stamp is used twice; a picture that comes again, or that is older
+    than its camera's newest, is ignored.
 
-    The period: a pair is due one period after the one before was due, or after its stamp if that was
-    later. It may come early by JITTER of a period, so that a 20 Hz camera whose stamps tremble runs
-    at a control rate of 20 Hz without losing every second frame; and as what came early is owed, n
-    steps take at least n (1 - DRIFT) - JITTER periods all the same.
+    The period: a pair is due one period after the one before was due, or after its stamp if that
+    was later. It may come early by JITTER of a period, so that a 20 Hz camera whose stamps tremble
+    runs at a control rate of 20 Hz without losing every second frame; and as what came early is
+    owed, n steps take at least n (1 - DRIFT) - JITTER periods all the same.
 
     A new episode: a camera's stamps that jump forward by more than `gap_s` are a gap in what was
     seen. Stamps that fall back by more than that mean that the clock was set: everything kept is
@@ -106,7 +106,7 @@ class Sampler:
         self._gap_ns = round(gap_s * 1e9)
 
     def forget(self, new_episode: str | None = None) -> None:
-        """Forget all pictures and stamps; the counters go on. new_episode: told with the next pair."""
+        """Forget pictures and stamps, not the counters. new_episode: told with the next pair."""
         self._cameras = {name: _Camera() for name in CAMERAS}
         self._due_from_ns: int | None = None
         self._new_episode = new_episode

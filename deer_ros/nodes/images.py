@@ -126,12 +126,13 @@ def check(message: Image | CompressedImage) -> None:
     planar = encoding.rows_per_height != 1
     if (encoding.even_width and width % 2) or (planar and height % 2):
         raise ValueError(
-            f"a picture in {name} has {width} x {height} pixels; its colours are shared by pairs of "
-            "pixels, so the size must be even."
+            f"a picture in {name} has {width} x {height} pixels; its colours are shared by pairs "
+            "of pixels, so the size must be even."
         )
     row = width * encoding.channels * np.dtype(encoding.dtype).itemsize
     if step < row:
-        raise ValueError(f"a picture in {name} has rows of {step} bytes; {width} pixels take {row}.")
+        raise ValueError(
+            f"a picture in {name} has rows of {step} bytes; {width} pixels take {row}.")
     needed = step * (_rows(encoding, height) - 1) + row
     if len(message.data) < needed:
         raise ValueError(

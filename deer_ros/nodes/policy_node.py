@@ -12,8 +12,9 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotYet
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import rclpy
 from rclpy.clock import Clock, JumpThreshold, TimeJump
@@ -22,11 +23,12 @@ from rclpy.duration import Duration
 from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
+from rclpy.timer import Timer
 from std_srvs.srv import SetBool, Trigger
 
 from deer_ros.nodes.policy.diagnostics import Diagnostics
 from deer_ros.nodes.policy.inputs import Inputs
-from deer_ros.nodes.policy.loading import load_policy
+from deer_ros.nodes.policy.loading import load_policy, what_is_loaded
 from deer_ros.nodes.policy.loop import PolicyLoop
 from deer_ros.nodes.policy.outputs import Outputs
 from deer_ros.nodes.policy.parameters import NodeParameters
@@ -43,6 +45,7 @@ DIAGNOSTICS_PERIOD_S = 1.0
 FLUSH_S = 0.2
 LAST_STEP_S = 1.0
 
+Result = TypeVar("Result")
 SUCCESS = TransitionCallbackReturn.SUCCESS
 FAILURE = TransitionCallbackReturn.FAILURE
 
@@ -60,6 +63,8 @@ class PolicyNode(LifecycleNode):
         self.stopping = threading.Event()
         self._load = load
         self._policy: DeerPolicy | None = None
+        self._loading: tuple[tuple, Future[DeerPolicy]] | None = None
+        self._autostart_timer: Timer | None = None
         self._node_parameters = NodeParameters(self, self._on_settings)
         settings = self._node_parameters.settings
         self._outputs = Outputs(self, settings.action_frame_id)
@@ -83,8 +88,17 @@ class PolicyNode(LifecycleNode):
         return self._node_parameters.settings
 
     def autostart(self) -> None:
-        """Configure and activate, as far as it goes."""
-        if self.trigger_configure() == SUCCESS:
+        """Configure and activate as soon as the model is loaded; until then the node answers."""
+        self._start_loading()
+        self._autostart_timer = self.create_timer(
+            WATCH_PERIOD_S, self._finish_autostart, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    def _finish_autostart(self) -> None:
+        if self._loading is not None and not self._loading[1].done():
+            return
+        self.destroy_timer(self._autostart_timer)
+        # Somebody else may have been quicker.
+        if self._policy is None and self.trigger_configure() == SUCCESS:
             self.trigger_activate()
 
     def shut_down(self, sentence: str) -> None:
@@ -105,8 +119,8 @@ class PolicyNode(LifecycleNode):
             self._configure()
         except Exception as error:
             self._node_parameters.forget_model()
-            self._tell(error, "The node stays unconfigured; correct the parameters and configure it "
-                              "again.")
+            self._tell(error, "The node stays unconfigured; correct the parameters and configure "
+                              "it again.")
             return FAILURE
         return SUCCESS
 
@@ -140,7 +154,7 @@ class PolicyNode(LifecycleNode):
         return self._leave(lambda: (self._deactivate(), self._unload()))
 
     def _answer_wrong_transitions(self) -> None:
-        """rclpy raises where a transition does not start in the present state, and answers nothing."""
+        """rclpy raises, and never answers, where a transition does not fit the present state."""
         service = getattr(self, "_service_change_state", None)
         if service is None:
             return
@@ -157,8 +171,10 @@ class PolicyNode(LifecycleNode):
         service.callback = answer
 
     def _configure(self) -> None:
-        self.get_logger().info(f"loading the model {self.settings.model!r}")
-        policy = self._wait(self._loop.worker.call(lambda: self._load(self.settings)))
+        if self._loading is None or self._loading[0] != what_is_loaded(self.settings):
+            self._start_loading()
+        loading, self._loading = self._loading[1], None
+        policy = self._wait(loading)
         self._node_parameters.check_model(policy.config)
         self._policy = policy
         self._loop.set_policy(policy, Plan.of(self.settings, policy.config))
@@ -168,7 +184,13 @@ class PolicyNode(LifecycleNode):
             f"configured: exits after layers {list(policy.config.exit_layers)}, "
             f"{policy.config.action.rate_hz:g} steps per second")
 
-    def _wait(self, future):
+    def _start_loading(self) -> None:
+        settings = self.settings
+        self.get_logger().info(f"loading the model {settings.model!r}")
+        future = self._loop.worker.call(lambda: self._load(settings))
+        self._loading = what_is_loaded(settings), future
+
+    def _wait(self, future: Future[Result]) -> Result:
         """The result of a call in the worker's thread, or an error when the node is to stop."""
         while True:
             try:

@@ -7,17 +7,17 @@ import time
 
 import numpy as np
 import pytest
+from deer_ros.msg import PolicyStatus
 from geometry_msgs.msg import PoseStamped
 from lifecycle_msgs.msg import Transition
+from policy_client import LATCHED, image, moves, running_policy
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
+from tiny_model import write_tiny_model
 
 from deer_ros.control.safety import Reason, State
-from deer_ros.msg import PolicyStatus
 from deer_ros.nodes.stamps import to_nanoseconds
-from policy_client import LATCHED, image, moves, running_policy
-from tiny_model import write_tiny_model
 
 OPEN = "open the drawer"
 RUNNING, STOPPED = State.RUNNING, State.STOPPED
@@ -30,7 +30,7 @@ def node(tmp_path_factory):
     model = write_tiny_model(folder / "model")
     with running_policy(folder, model=str(model), allow_simulation_model=True,
                         episode__max_duration=3600.0) as client:
-        client.wait_until(lambda: client.diagnostics)
+        client.wait_until(lambda: client.diagnostics and client.state() == "active")
         yield client
 
 
@@ -195,7 +195,7 @@ def test_malformed_pictures_are_counted_and_the_node_goes_on(node):
     for broken in bad:
         refused = node.diagnosed("images refused")
         node.show(broken, broken)
-        node.wait_until(lambda: node.diagnosed("images refused") > refused)
+        node.wait_until(lambda before=refused: node.diagnosed("images refused") > before)
     node.feeding = True
     status = node.wait_for_status(is_running)
     assert status.images_refused >= before + len(bad)

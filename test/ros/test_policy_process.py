@@ -6,12 +6,12 @@ import signal
 import time
 
 import pytest
+from policy_client import moves, running_policy
 from rosgraph_msgs.msg import Clock
+from tiny_model import write_tiny_model
 
 from deer_ros.control.safety import Reason, State
 from deer_ros.nodes.stamps import to_nanoseconds, to_time
-from policy_client import moves, running_policy
-from tiny_model import write_tiny_model
 
 # What a stopped node promises, in seconds.
 END_S = 2.0
@@ -104,7 +104,7 @@ def test_in_simulated_time_a_command_lasts_as_long_as_the_simulators_clock_says(
     with running_policy(tmp_path, model=model, use_sim_time=True, instruction="open the drawer",
                         allow_simulation_model=True) as node:
         node.wait_until(lambda: node.diagnostics and node.static.get_subscription_count()
-                        and node.clock.get_subscription_count())
+                        and node.clock.get_subscription_count() and node.state() == "active")
 
         def step_at(now_ns: int) -> None:
             """Pictures until one pair has been answered: best effort may lose some."""

@@ -1,4 +1,4 @@
-"""The model's side of a step: pictures in, a checked answer out. Only the worker's thread comes here."""
+"""The model's side of a step: pictures in, a checked answer out. For the worker's thread only."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class Answer:
     """step: finite, and not yet committed; None where there is none.
 
-    thresholds, max_layer: in force in this step. stop: what is wrong with the model, if anything is.
+    thresholds, max_layer: in force in this step. stop: what is wrong with the model, if anything.
     unreadable: pictures that could not be read; then there is neither an observation nor a step.
     """
 
@@ -47,7 +47,7 @@ class Brain:
         self._generation: int | None = None
 
     def answer(self, pair: Pair, plan: Plan, instruction: str, generation: int) -> Answer:
-        """Run the model once. Whatever it does, nothing is raised, and its state is not advanced."""
+        """Run the model once. Whatever it does, nothing is raised; its state is not advanced."""
         pictures = [self._read(pair.static), self._read(pair.gripper)]
         unreadable = sum(picture is None for picture in pictures)
         if unreadable:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 from typing import TYPE_CHECKING
 
 from rclpy.impl.rcutils_logger import RcutilsLogger
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 class Depth:
     """Keeps as many layers in memory as were asked for last.
 
-    Files are read in a thread of their own; what was read takes effect between two steps. Until then
-    steps run as deep as the layers that are there.
+    Files are read in a thread of their own; what was read takes effect between two steps. Until
+    then steps run as deep as the layers that are there.
     """
 
     def __init__(
@@ -49,9 +50,11 @@ class Depth:
             wanted = self._wanted
             try:
                 change = self._policy.load_layers(wanted or None)
-                self._worker.call(lambda: self._brain.adopt(change)).result()
-            except (ValueError, OSError) as error:
-                self._logger.error(f"exit.max_layer stays as it was: {error}")
+                self._worker.call(partial(self._brain.adopt, change)).result()
+                # It would keep its layers in memory while the next ones are read.
+                del change
+            except Exception as error:
+                self._logger.error(f"the depth stays as it is: {error}")
             with self._lock:
                 if wanted == self._wanted:
                     self._is_changing = False

@@ -13,6 +13,12 @@ if TYPE_CHECKING:
     from deer_ros.policy import DeerPolicy
 
 
+def what_is_loaded(settings: Settings) -> tuple:
+    """The settings that `load_policy` depends on: the same ones give the same policy."""
+    return (settings.model, settings.model_sha256, settings.device, settings.dtype,
+            settings.exit_max_layer)
+
+
 def load_policy(settings: Settings) -> DeerPolicy:
     """The policy in the directory that `settings.model` names.
 

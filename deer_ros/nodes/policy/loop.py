@@ -11,7 +11,7 @@ from rclpy.clock import ROSClock
 from rclpy.impl.rcutils_logger import RcutilsLogger
 from sensor_msgs.msg import CompressedImage, Image
 
-from deer_ros.control.command import Command, CommandMaker, GripperCommand
+from deer_ros.control.command import Command
 from deer_ros.control.episode import Episode
 from deer_ros.control.safety import (
     DEACTIVATED,
@@ -26,8 +26,8 @@ from deer_ros.control.safety import (
 from deer_ros.control.sampler import CAMERAS, CLOCK_JUMPED, Offer, Pair, Sampler
 from deer_ros.msg import PolicyStatus
 from deer_ros.nodes.policy import messages
+from deer_ros.nodes.policy.actuation import Actuation
 from deer_ros.nodes.policy.brain import Answer, Brain
-from deer_ros.nodes.policy.commander import Commander
 from deer_ros.nodes.policy.depth import Depth
 from deer_ros.nodes.policy.inputs import WARN_EVERY_S, Inputs, RobotState
 from deer_ros.nodes.policy.messages import Account
@@ -80,11 +80,9 @@ class PolicyLoop:
         self._outputs = outputs
         self._brain: Brain | None = None
         self._depth: Depth | None = None
-        self._maker = CommandMaker()
-        self._gripper = GripperCommand()
         self._busy = False
         self._lock = threading.RLock()
-        self._commander = Commander(clock, outputs.twist, settings.command_rate)
+        self._actuation = Actuation(clock, outputs, settings.command_rate)
         self.worker = Worker(self._lock, self._take, self._work)
 
     # What the executor's thread tells.
@@ -103,7 +101,7 @@ class PolicyLoop:
         """Steps may start."""
         with self._lock:
             self.sampler.forget()
-            self._gripper.forget()
+            self._actuation.start_afresh()
             self._restart("activated")
             self.safety.activate()
 
@@ -120,8 +118,8 @@ class PolicyLoop:
             self._stop(self.safety.shutdown)
 
     def close(self, timeout_s: float) -> bool:
-        """End both threads. False if a step lasts longer than `timeout_s`; it is then left alone."""
-        self._commander.close()
+        """End both threads. False if a step lasts longer than `timeout_s`; it is left alone."""
+        self._actuation.close()
         return self.worker.close(timeout_s)
 
     def set_settings(self, settings: Settings, plan: Plan | None) -> None:
@@ -130,7 +128,7 @@ class PolicyLoop:
             turns_dry = plan is not None and plan.dry and self.plan and not self.plan.dry
             if turns_dry and self.safety.active:
                 self._stop(Stop(Reason.DRY_RUN, plan.dry))
-            self._commander.set_rate(settings.command_rate)
+            self._actuation.set_rate(settings.command_rate)
             self._outputs.frame_id = settings.action_frame_id
             self._adopt(plan)
 
@@ -180,7 +178,7 @@ class PolicyLoop:
 
     def clock_ticked(self) -> None:
         """Simulated time has moved."""
-        self._commander.tick()
+        self._actuation.tick()
         with self._lock:
             self.worker.wake()
 
@@ -227,7 +225,7 @@ class PolicyLoop:
     def _restart(self, reason: str) -> None:
         self.episode.restart(reason)
         self.sampler.starts_episode()
-        self._maker.forget_target()
+        self._actuation.forget_target()
         self.worker.wake()
 
     def _stop(self, stop: Stop) -> None:
@@ -239,8 +237,8 @@ class PolicyLoop:
         if not self.safety.stop(stop):
             return False
         if self.safety.active and self.plan is not None and self.plan.dry is None:
-            self._commander.stop()
-        self._maker.forget_target()
+            self._actuation.stop()
+        self._actuation.forget_target()
         if stop.reason in _ON_REQUEST:
             self._logger.info(f"stopped: {stop.detail}")
         else:
@@ -308,8 +306,7 @@ class PolicyLoop:
         step, stop, command = answer.step, answer.stop, None
         if step is not None and is_current:
             try:
-                command = self._maker.command(
-                    step.action, job.plan.semantics, job.plan.limits, job.robot.pose)
+                command = self._actuation.command(step, job.plan, job.robot.pose)
             except ValueError as error:
                 step, stop = None, Stop(Reason.NOT_FINITE, str(error))
         account = Account(
@@ -326,20 +323,11 @@ class PolicyLoop:
         return account
 
     def _carry_out(self, account: Account, command: Command) -> None:
-        step, plan = account.step, account.plan
         if account.commanded:
-            self._commander.hold(command, plan.hold_s)
-            if command.target is not None:
-                self._outputs.target_pose(command.target)
-            opening = self._gripper.update(
-                step.gripper_probability, plan.settings.gripper_hysteresis)
-            if opening is not None:
-                self._outputs.gripper(opening)
-        else:
-            self._maker.forget_target()
-        self._brain.commit(step)
+            self._actuation.send(account.step, account.plan, command)
+        self._brain.commit(account.step)
         self.episode.count_step(account.pair.stamp_ns)
-        self.record.count(step, self._outputs.now_ns())
+        self.record.count(account.step, self._outputs.now_ns())
         self.safety.moved(self.plan.dry)
 
     def _status(self, account: Account | None) -> PolicyStatus:

@@ -10,8 +10,8 @@ from std_msgs.msg import Header
 
 from deer_ros.control.command import Command, Pose
 from deer_ros.control.episode import Episode
-from deer_ros.control.sampler import Pair, Sampler
 from deer_ros.control.safety import Safety
+from deer_ros.control.sampler import Pair, Sampler
 from deer_ros.msg import EndEffectorAction, PolicyStatus
 from deer_ros.nodes.policy.plan import Plan
 from deer_ros.nodes.policy.record import Record

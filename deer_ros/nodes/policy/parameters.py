@@ -50,8 +50,8 @@ class NodeParameters:
         given = self.settings.exit_thresholds
         if given and len(given) != len(default):
             self._node.get_logger().warning(
-                f"{THRESHOLDS} had {len(given)} numbers, for another model: it has this model's own "
-                f"{len(default)} now."
+                f"{THRESHOLDS} had {len(given)} numbers, for another model: it has this model's "
+                f"own {len(default)} now."
             )
         if len(given) != len(default):
             self._set_default(ROWS[THRESHOLDS], default)
@@ -66,7 +66,7 @@ class NodeParameters:
         self._config = None
 
     def _declare(self, row: Row, default: Any) -> None:
-        """Declare one parameter; what the command line or a file says of it counts if it is right."""
+        """Declare one parameter; what the command line or a file says counts if it is right."""
         descriptor = ParameterDescriptor(
             description=row.meaning,
             additional_constraints=f"{row.allowed.words}; may be set: {row.change}",
@@ -120,8 +120,8 @@ class NodeParameters:
                 )
             if self._config is not None:
                 raise ValueError(
-                    f"{name} can only be set while the node is unconfigured; deactivate it and clean "
-                    "it up first (lifecycle transitions `deactivate` and `cleanup`)."
+                    f"{name} can only be set while the node is unconfigured; deactivate it and "
+                    "clean it up first (lifecycle transitions `deactivate` and `cleanup`)."
                 )
 
 

@@ -10,8 +10,8 @@ from deer_ros.model.config import DeerConfig
 from deer_ros.nodes.policy.settings import Settings
 
 SIMULATION_MODEL = (
-    "the model was trained in simulation; set the parameter allow_simulation_model to let it move a "
-    "robot."
+    "the model was trained in simulation; set the parameter allow_simulation_model to let it move "
+    "a robot."
 )
 DRY_RUN = "the parameter dry_run is on."
 

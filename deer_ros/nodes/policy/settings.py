@@ -2,7 +2,7 @@
 
 The fields of `Settings` are the table: defaults, units, what is allowed and what it means. The
 values of a step are one `Settings`, which never changes; a change of parameters makes another one.
-Nothing here needs ROS. `python -m deer_ros.nodes.policy.settings` prints the table for the documentation.
+Nothing here needs ROS. `python -m deer_ros.nodes.policy.settings` prints docs/parameters.md.
 """
 
 from __future__ import annotations
@@ -112,8 +112,8 @@ class Settings:
         "Precision of the weights; `auto` is as stored.", UNCONFIGURED)
     model_sha256: str = parameter(
         "model_sha256", "", "", matching(r"([0-9a-fA-F]{64})?", "64 hexadecimal digits, or empty"),
-        "SHA-256 that the weights (model.safetensors, or its shards one after the other) must have to "
-        "be loaded; empty: not checked.", UNCONFIGURED)
+        "SHA-256 that the weights (model.safetensors, or its shards one after the other) must have "
+        "to be loaded; empty: not checked.", UNCONFIGURED)
     autostart: bool = parameter(
         "autostart", True, "", TRUTH, "Configure and activate on start.", START)
     instruction: str = parameter(
@@ -127,8 +127,8 @@ class Settings:
         "command_rate", 30.0, "Hz", number(1, 1000), "Twist messages per second.")
     dry_run: bool = parameter(
         "dry_run", False, "", TRUTH,
-        "Everything runs, but ~/twist, ~/target_pose and ~/gripper stay silent. Turning it on sends "
-        "zero first.")
+        "Everything runs, but ~/twist, ~/target_pose and ~/gripper stay silent. Turning it on "
+        "sends zero first.")
     allow_simulation_model: bool = parameter(
         "allow_simulation_model", False, "", TRUTH,
         "Let a model that was trained in simulation move the robot. Without it the node runs dry "
@@ -151,8 +151,8 @@ class Settings:
         "The criterion is asked every so many steps; in between the exit stays.")
     exit_max_layer: int = parameter(
         "exit.max_layer", 0, "layers", number(0, 10000),
-        "Deepest layer that may run, rounded down to an exit; 0: all. Deeper layers are not kept in "
-        "memory; raising it reads them while steps go on.")
+        "Deepest layer that may run, rounded down to an exit; 0: all. Deeper layers are not kept "
+        "in memory; raising it reads them while steps go on.")
 
     image_transport: str = parameter(
         "image.transport", "raw", "", one_of("raw", "compressed"),
@@ -193,7 +193,8 @@ class Settings:
         "action.frame_id", "base_link", "", matching(r"\S+", "the name of a frame, not empty"),
         "Frame of the commands and of end_effector/pose: the robot's base.")
     action_linear_scale: float = parameter(
-        "action.linear_scale", 0.0, "m", number(0, 10), "Metres per unit of action; 0: the model's.")
+        "action.linear_scale", 0.0, "m", number(0, 10),
+        "Metres per unit of action; 0: the model's.")
     action_angular_scale: float = parameter(
         "action.angular_scale", 0.0, "rad", number(0, 10),
         "Radians per unit of action; 0: the model's.")
@@ -216,7 +217,7 @@ class Settings:
         return changed
 
     def check_whole(self, config: DeerConfig | None) -> None:
-        """Raises ValueError with a sentence where values do not go together, or not with the model."""
+        """Raises ValueError where values do not go together, or not with the model."""
         box = zip("xyz", self.safety_workspace_min, self.safety_workspace_max)
         for axis, low, high in box:
             if low >= high:
@@ -236,8 +237,8 @@ class Settings:
             thresholds = self.exit_thresholds
         if self.exit_thresholds and len(self.exit_thresholds) != count:
             raise ValueError(
-                f"exit.thresholds has {len(self.exit_thresholds)} numbers; the model needs {count}, "
-                f"one per exit, after layers {list(config.exit_layers)}."
+                f"exit.thresholds has {len(self.exit_thresholds)} numbers; the model needs "
+                f"{count}, one per exit, after layers {list(config.exit_layers)}."
             )
         return ExitRule.of(
             config,

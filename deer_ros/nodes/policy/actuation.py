@@ -1,0 +1,67 @@
+"""The commanded side: velocities, target poses and gripper openings."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rclpy.clock import ROSClock
+
+from deer_ros.control.command import Command, CommandMaker, GripperCommand, Pose
+from deer_ros.nodes.policy.commander import Commander
+from deer_ros.nodes.policy.outputs import Outputs
+from deer_ros.nodes.policy.plan import Plan
+
+if TYPE_CHECKING:
+    from deer_ros.policy import Step
+
+
+class Actuation:
+    """Makes commands and sends them. Not for two threads at once, but for `tick`."""
+
+    def __init__(self, clock: ROSClock, outputs: Outputs, command_rate_hz: float) -> None:
+        self._outputs = outputs
+        self._maker = CommandMaker()
+        self._gripper = GripperCommand()
+        self._commander = Commander(clock, outputs.twist, command_rate_hz)
+
+    def set_rate(self, command_rate_hz: float) -> None:
+        """Twist messages per second."""
+        self._commander.set_rate(command_rate_hz)
+
+    def start_afresh(self) -> None:
+        """Nothing that was commanded before is taken for granted."""
+        self._gripper.forget()
+        self._maker.forget_target()
+
+    def forget_target(self) -> None:
+        """The next target starts from the measured pose."""
+        self._maker.forget_target()
+
+    def command(self, step: Step, plan: Plan, measured: Pose | None) -> Command:
+        """What the step's action asks for, within the limits. Raises ValueError as CommandMaker."""
+        command = self._maker.command(step.action, plan.semantics, plan.limits, measured)
+        if plan.dry is not None:
+            # Nobody follows a target that is not sent.
+            self._maker.forget_target()
+        return command
+
+    def send(self, step: Step, plan: Plan, command: Command) -> None:
+        """Send the velocity for as long as it holds, the target, and the gripper if it changes."""
+        self._commander.hold(command, plan.hold_s)
+        if command.target is not None:
+            self._outputs.target_pose(command.target)
+        opening = self._gripper.update(step.gripper_probability, plan.settings.gripper_hysteresis)
+        if opening is not None:
+            self._outputs.gripper(opening)
+
+    def stop(self) -> None:
+        """Send zero now."""
+        self._commander.stop()
+
+    def tick(self) -> None:
+        """Simulated time has moved. May be called from any thread."""
+        self._commander.tick()
+
+    def close(self) -> None:
+        """Send nothing any more."""
+        self._commander.close()
