@@ -120,6 +120,7 @@ def _children(arguments: argparse.Namespace, config: DeerConfig) -> list[NodePro
         "model": str(arguments.model.resolve()),
         "allow_simulation_model": True,
         "use_sim_time": lockstep,
+        "autostart": False,
         "exit.policy": "fixed",
         # The simulator ends the episodes. A policy that did would wait to be told to go on.
         "episode.max_duration": 86400.0,
@@ -140,7 +141,7 @@ def _children(arguments: argparse.Namespace, config: DeerConfig) -> list[NodePro
 
 def _episodes(arguments: argparse.Namespace, runner: EpisodeRunner) -> list[PicturedEpisode]:
     wanted = scenes(arguments.tasks, arguments.episodes, arguments.seed)
-    runner.wait_until_ready()
+    runner.start()
     return list(track((runner.run(task, seed) for task, seed in wanted), len(wanted),
                       lambda episode: episode.record.describe()))
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 import rclpy
-from lifecycle_msgs.msg import State
-from lifecycle_msgs.srv import GetState
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.srv import SetParametersAtomically
 from rclpy.node import Node
 from rclpy.parameter import Parameter
@@ -56,7 +56,7 @@ class EpisodeRunner:
         self._set = node.create_client(SetParametersAtomically,
                                        f"{SIMULATOR}/set_parameters_atomically")
         self._reset = node.create_client(Trigger, f"{SIMULATOR}/reset")
-        self._get_state = node.create_client(GetState, f"{POLICY}/get_state")
+        self._change_state = node.create_client(ChangeState, f"{POLICY}/change_state")
         reliable = QoSProfile(depth=1000, reliability=ReliabilityPolicy.RELIABLE)
         latched = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE,
                              durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -67,15 +67,18 @@ class EpisodeRunner:
         node.create_subscription(Image, "camera/static/image", self._take_picture,
                                  qos_profile_sensor_data)
 
-    def wait_until_ready(self) -> None:
-        """Until the simulator answers and the policy has taken a step. RunFailed otherwise."""
+    def start(self) -> None:
+        """Waits for the simulator, then configures and activates the policy. RunFailed otherwise.
+
+        The policy's parameter `autostart` must be false.
+        """
         self._wait(self._set.service_is_ready, START_TIMEOUT_S, "the simulator did not start")
-        # While it loads its model it answers nothing.
-        self._wait(self._get_state.service_is_ready, START_TIMEOUT_S, "the policy did not start")
-        state = self._call(self._get_state, GetState.Request(), START_TIMEOUT_S).current_state
-        if state.id != State.PRIMARY_STATE_ACTIVE:
-            raise RunFailed(f"the policy node is {state.label}, not active")
-        self._wait(lambda: self._statuses, START_TIMEOUT_S, "the policy took no step")
+        self._wait(self._change_state.service_is_ready, START_TIMEOUT_S,
+                   "the policy did not start")
+        for label in ("configure", "activate"):
+            request = ChangeState.Request(transition=Transition(label=label))
+            if not self._call(self._change_state, request, START_TIMEOUT_S).success:
+                raise RunFailed(f"the policy could not {label}")
 
     def run(self, task: str, seed: int) -> PicturedEpisode:
         """One episode from reset to its end. RunFailed when it stands still."""

@@ -1,6 +1,7 @@
 """A contact sheet: one row of pictures per episode, with what happened written beside it."""
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,6 +9,8 @@ import cv2
 import numpy as np
 
 LABEL_WIDTH = 250
+# As many small letters fit beside each other.
+LABEL_CHARACTERS = 30
 GAP = 6
 LINE_HEIGHT = 20
 FONT = cv2.FONT_HERSHEY_SIMPLEX
@@ -21,7 +24,7 @@ BAD = (240, 110, 100)
 
 @dataclass(frozen=True)
 class SheetRow:
-    """title, then `outcome` in green or red, then details, one line each (ASCII).
+    """title, then `outcome` in green or red, then details, wrapped where they are long (ASCII).
 
     frames: uint8 (H, W, 3) RGB each, of any size; captions: one per frame, may be empty.
     """
@@ -70,7 +73,8 @@ def _frame_width(rows: Sequence[SheetRow], frame_height: int) -> int:
 def _write_label(sheet: np.ndarray, row: SheetRow, top: int) -> None:
     _write(sheet, row.title, 2 * GAP, top + LINE_HEIGHT, TEXT, 0.55)
     _write(sheet, row.outcome, 2 * GAP, top + 2 * LINE_HEIGHT, GOOD if row.success else BAD, 0.5)
-    for number, line in enumerate(row.details, start=3):
+    lines = [line for detail in row.details for line in textwrap.wrap(detail, LABEL_CHARACTERS)]
+    for number, line in enumerate(lines, start=3):
         _write(sheet, line, 2 * GAP, top + number * LINE_HEIGHT, FAINT, 0.42)
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -118,6 +119,28 @@ def test_a_demo_in_lockstep_is_the_policy_and_the_simulator_without_ros_step_by_
 
     sheet = cv2.imread(str(demo.out / "contact_sheet.png"))
     assert sheet.shape[0] > 3 * 100 and sheet.std() > 20
+
+
+def test_the_bundled_model_does_what_it_is_told_and_exits_early(tmp_path):
+    with Demo(tmp_path / "out", "--episodes", "2", "--tasks", "drawer-open", "faucet-close",
+              "--min-success", "0.5", "--json") as demo:
+        answer, said = demo.process.communicate(timeout=180)
+    assert demo.process.returncode == 0, said
+    results = json.loads(answer)
+    total = results["summary"][-1]
+    assert total["successes"] >= 1
+    assert total["mean_exit_layer"] < results["settings"]["layers"]
+
+
+def test_a_demo_with_a_broken_model_says_what_the_node_said(tmp_path, model):
+    broken = tmp_path / "broken"
+    shutil.copytree(model, broken)
+    (broken / "model.safetensors").write_bytes(b"no weights")
+    with Demo(tmp_path / "out", "--model", str(broken)) as demo:
+        _, said = demo.process.communicate(timeout=60)
+    assert demo.process.returncode == 1
+    assert "the policy could not configure" in said and "model.safetensors" in said
+    assert "Traceback" not in said
 
 
 def test_an_interrupted_demo_leaves_no_process_behind(tmp_path, model):
