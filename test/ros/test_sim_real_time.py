@@ -8,6 +8,7 @@ import pytest
 from rclpy.qos import QoSProfile
 from std_msgs.msg import Float64
 
+from deer_ros.sim.robot import SimulatedRobot
 from sim_client import LATCHED, running_simulator
 
 VELOCITY_M_S = (0.2, 0.0, 0.2)
@@ -142,6 +143,20 @@ def test_an_episode_ends_after_its_steps_but_the_robot_and_its_cameras_go_on(sim
     simulator.wait(lambda: simulator.stamp_ns > done_ns + 5 * PERIOD_NS)
     assert simulator.episodes[-1].step == 5
     assert simulator.set(max_episode_steps=0).successful
+
+
+def test_an_episode_ends_with_success_within_any_physics_step_of_a_control_step(simulator):
+    robot = SimulatedRobot()
+    robot.reset("reach", 0)
+    # Of the hand, when the fingers are at the goal.
+    goal = robot.state()[-3:] + robot.end_effector_position() - robot.state()[:3]
+    simulator.reset(task="reach", seed=0)
+
+    def move_to_goal():
+        simulator.command(3.0 * (goal - simulator.poses[max(simulator.poses)]))
+        return simulator.episodes[-1].done
+    simulator.wait(move_to_goal)
+    assert simulator.episodes[-1].success
 
 
 @pytest.mark.parametrize("wanted, lockstep", [(signal.SIGINT, True), (signal.SIGTERM, False)])

@@ -17,21 +17,20 @@ class SimEpisode:
         self._seed = 0
         self._resets = 0
         self._steps = 0
-
-    @property
-    def done(self) -> bool:
-        """Success, or out of steps."""
-        return bool(self._robot.success) or self._steps >= self._max_steps()
+        self.done = False
+        """Success, or out of steps; decided and published at the end of a control step."""
 
     def restart(self, seed: int, stamp_ns: int) -> None:
         self._seed = seed
         self._resets += 1
         self._steps = 0
-        self.publish(stamp_ns)
+        self.done = False
+        self._publish(stamp_ns)
 
     def count_step(self, stamp_ns: int) -> None:
         self._steps += 1
-        self.publish(stamp_ns)
+        self.done = bool(self._robot.success) or self._steps >= self._max_steps()
+        self._publish(stamp_ns)
 
-    def publish(self, stamp_ns: int) -> None:
+    def _publish(self, stamp_ns: int) -> None:
         self._outputs.publish_episode(stamp_ns, self._seed, self._resets, self._steps, self.done)
