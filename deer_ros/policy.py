@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +16,12 @@ from deer_ros.budget import criterion
 from deer_ros.budget.cost import CostModel
 from deer_ros.budget.presets import find_preset
 from deer_ros.checkpoint import LoadedModel, load_model
+from deer_ros.decision import DepthChange, Explanation, NonFiniteActionError, Step, StepCost
 from deer_ros.exit_rule import ExitRule
 from deer_ros.model.action_head import HeadState
 from deer_ros.model.config import DeerConfig
 from deer_ros.model.deer import Answer
-from deer_ros.model.language import DecoderLayer, Prompt
+from deer_ros.model.language import Prompt
 from deer_ros.observation import Observation
 from deer_ros.resources import bundled_model
 
@@ -30,90 +30,6 @@ DTYPES = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
-
-
-class NonFiniteActionError(ArithmeticError):
-    """The model answered NaN or infinity; nothing of that step was kept."""
-
-
-@dataclass(frozen=True)
-class StepCost:
-    """What one step cost: 1e9 multiply-adds and measured milliseconds per part.
-
-    On a GPU, where work is asynchronous, language and head are told apart only roughly; their sum
-    holds, as the criterion waits for the result.
-    """
-
-    vision_gflops: float
-    language_gflops: float
-    head_gflops: float
-    preprocessing_ms: float
-    vision_ms: float
-    language_ms: float
-    head_ms: float
-
-    @property
-    def llm_gflops(self) -> float:
-        """The decoder layers alone, as the paper counts."""
-        return self.language_gflops
-
-    @property
-    def step_gflops(self) -> float:
-        """Vision, language and head."""
-        return self.vision_gflops + self.language_gflops + self.head_gflops
-
-    @property
-    def step_ms(self) -> float:
-        """The model's own time, preprocessing included."""
-        return self.preprocessing_ms + self.vision_ms + self.language_ms + self.head_ms
-
-
-@dataclass(frozen=True)
-class Step:
-    """One decision.
-
-    action: float32 (6,), dx dy dz droll dpitch dyaw in the model's units. gripper: exactly -1
-    (close) or +1 (open). exit_layer: layers that ran, from 1. deltas: float32 (exits,), NaN where
-    not evaluated.
-    """
-
-    action: np.ndarray
-    gripper: float
-    gripper_probability: float
-    exit_layer: int
-    deltas: np.ndarray
-    cost: StepCost
-    _state: HeadState = field(repr=False, compare=False)
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """What every permitted exit would have answered, for the same recurrent state.
-
-    layers: (E,). actions: float32 (E, 6). gripper_probabilities: float32 (E,). deltas: float32
-    (E,). states: the recurrent state that would follow from each exit. reference_action: float32
-    (6,), the pseudo action that the first exit is compared with, or None.
-    """
-
-    layers: tuple[int, ...]
-    actions: np.ndarray
-    gripper_probabilities: np.ndarray
-    deltas: np.ndarray
-    states: tuple[HeadState, ...]
-    reference_action: np.ndarray | None
-    reference_gripper_probability: float | None
-
-
-@dataclass(frozen=True)
-class DepthChange:
-    """What takes a policy of `before` layers to `after`: the layers that it has not yet.
-
-    Layers stay in memory as long as this does, too.
-    """
-
-    before: int
-    after: int
-    layers: tuple[DecoderLayer, ...] = field(repr=False)
 
 
 class DeerPolicy:

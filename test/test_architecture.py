@@ -23,11 +23,12 @@ MAY_IMPORT = {
     "sim": {"data"},
     "model": set(),
     "budget": {"model"},
+    "decision": {"model"},
     "exit_rule": {"budget", "model"},
     "checkpoint": {"budget", "model"},
 }
 MAY_IMPORT["policy"] = {
-    "budget", "checkpoint", "exit_rule", "model", "observation", "resources",
+    "budget", "checkpoint", "decision", "exit_rule", "model", "observation", "resources",
 }  # fmt: skip
 MAY_IMPORT["training"] = {"policy", "data", *MAY_IMPORT["policy"]}
 MAY_IMPORT["evaluation"] = {"policy", "sim", *MAY_IMPORT["policy"]}

@@ -56,7 +56,7 @@ def split_episodes(count: int, holdout: float, seed: int) -> tuple[np.ndarray, n
 
 
 def load_frames(episodes: Iterable[Episode], size: int, cache: Path) -> Frames:
-    """Read all episodes, or the cache of an earlier read. Raises ValueError where there are none."""
+    """Read all episodes, or the cache of an earlier read. ValueError where there are none."""
     if not (cache / "done.json").exists():
         _write_cache(episodes, size, cache)
     meta = json.loads((cache / "done.json").read_text(encoding="utf-8"))

@@ -21,9 +21,9 @@ from deer_ros.training.sampling import exit_per_step, exit_per_stretch
 class Batch:
     """N windows of T steps.
 
-    ids, masks: (N T, L), prompts and 0 at their padding. latents: (N T, 2 n, W). actions: (N, T, 7).
-    valid: (N, T) boolean, False past the end of an episode shorter than the window, where the last
-    frame is repeated.
+    ids, masks: (N T, L), prompts, and 0 at their padding. latents: (N T, 2 n, W). actions:
+    (N, T, 7). valid: (N, T) boolean, False past the end of an episode shorter than the window,
+    where the last frame is repeated.
     """
 
     ids: Tensor

@@ -18,7 +18,7 @@ from deer_ros.model.deer import DeerModel
 from deer_ros.model.preprocessing import Preprocessor
 from deer_ros.model.prompt import PromptEncoder, word_tokenizer
 from deer_ros.training.config import PolicyPhase, TrainingConfig
-from deer_ros.training.dataset import Frames, load_frames, split_episodes
+from deer_ros.training.dataset import load_frames, split_episodes
 from deer_ros.training.policy_phase import MultiExitTraining, WindowBatches
 from deer_ros.training.trainer import Phase, Schedule
 from deer_ros.training.vision_phase import StateRegressor, cache_latents, shifted
@@ -177,8 +177,10 @@ class TrainingRun:
 
 
 def _open_gates(model: DeerModel) -> None:
-    """Closed gates protect a language model that knows something; one trained from nothing does not,
-    and would see no pictures for its first hundreds of steps."""
+    """Let a model trained from nothing see the pictures from its first step.
+
+    Closed gates protect a language model that knows something already.
+    """
     for layer in model.layers:
         if layer.cross_attention is not None:
             nn.init.ones_(layer.cross_attention.attention_gate)

@@ -46,8 +46,13 @@ def made_up_episodes(count: int = 6, steps: int = STEPS) -> list[Episode]:
     return episodes
 
 
-def config(vision_steps: int = 4, policy_steps: int = 6, head_steps: int = 2, log_every_steps: int = 1,
-           **policy) -> TrainingConfig:
+def config(
+    vision_steps: int = 4,
+    policy_steps: int = 6,
+    head_steps: int = 2,
+    log_every_steps: int = 1,
+    **policy,
+) -> TrainingConfig:
     return TrainingConfig(
         model=tiny_config(),
         vision=VisionPhase(steps=vision_steps, batch_frames=24, warmup_steps=2, shift_px=1),
