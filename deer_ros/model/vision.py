@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from deer_ros.model.config import GROUPS, ResamplerConfig, VisionConfig
 
@@ -29,6 +28,9 @@ class ClipTower(nn.Module):
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
+        # Takes longer to import than all else together, and small models do without.
+        from transformers import CLIPVisionConfig, CLIPVisionModel
+
         self.clip = CLIPVisionModel(
             CLIPVisionConfig(
                 hidden_size=config.width,
