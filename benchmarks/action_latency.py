@@ -7,6 +7,7 @@ cameras and listens to `deer/action` and `deer/status`. Run it in a built worksp
     python benchmarks/action_latency.py
     python benchmarks/action_latency.py --steps 1000 --executor events --json
 """
+
 from __future__ import annotations
 
 import argparse
@@ -19,11 +20,11 @@ from pathlib import Path
 
 import numpy as np
 import rclpy
+from deer_ros.msg import EndEffectorAction, PolicyStatus
 from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
-from deer_ros.msg import EndEffectorAction, PolicyStatus
 from deer_ros.nodes.children import NodeProcess
 from deer_ros.nodes.domain import isolate, reserved_domain
 from deer_ros.nodes.stamps import to_nanoseconds

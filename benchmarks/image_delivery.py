@@ -7,6 +7,7 @@ the policy node's quality of service. Run it in a built workspace:
     python benchmarks/image_delivery.py
     python benchmarks/image_delivery.py --width 1280 --height 720 --seconds 20 --json
 """
+
 from __future__ import annotations
 
 import argparse

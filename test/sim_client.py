@@ -1,4 +1,5 @@
 """The simulated robot in a process and a ROS domain of its own, and a client that talks to it."""
+
 from __future__ import annotations
 
 import contextlib
@@ -7,6 +8,7 @@ import time
 import numpy as np
 import pytest
 import rclpy
+from deer_ros.msg import EndEffectorAction, SimulatorEpisode
 from geometry_msgs.msg import PoseStamped, TwistStamped
 from rcl_interfaces.srv import SetParameters
 from rclpy.executors import SingleThreadedExecutor
@@ -22,7 +24,6 @@ from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import Float64, String
 from std_srvs.srv import Trigger
 
-from deer_ros.msg import EndEffectorAction, SimulatorEpisode
 from deer_ros.nodes.children import NodeProcess
 from deer_ros.nodes.domain import isolate, reserved_domain
 from deer_ros.nodes.stamps import to_nanoseconds, to_time

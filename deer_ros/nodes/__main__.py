@@ -1,4 +1,5 @@
 """`python -m deer_ros.nodes NAME`: starts a node without its installed executable."""
+
 from __future__ import annotations
 
 import sys

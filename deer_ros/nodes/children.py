@@ -1,4 +1,5 @@
 """Nodes run as child processes, each with a log file, none of them left behind."""
+
 from __future__ import annotations
 
 import json
@@ -40,8 +41,8 @@ class NodeProcess:
         with open(self.log, "wb") as log:
             # In a session of its own: a Ctrl-C reaches this process only, which ends the others.
             self._process = subprocess.Popen(
-                self._command, env=os.environ | self._environment, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-                start_new_session=True)
+                self._command, env=os.environ | self._environment, stdin=subprocess.DEVNULL,
+                stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
         return self
 
     def __exit__(self, *_exception) -> None:

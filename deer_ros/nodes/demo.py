@@ -3,6 +3,7 @@
 Both run as processes of their own in a ROS domain of their own, so that a running robot is not
 disturbed.
 """
+
 from __future__ import annotations
 
 import argparse

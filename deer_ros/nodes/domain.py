@@ -1,4 +1,5 @@
 """A ROS domain that nobody on this machine uses, so that a demo never talks to a running robot."""
+
 from __future__ import annotations
 
 import os

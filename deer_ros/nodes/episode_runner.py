@@ -1,4 +1,5 @@
 """Runs episodes on the simulated robot and records what the policy did in them."""
+
 from __future__ import annotations
 
 import time
@@ -11,8 +12,7 @@ from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.srv import SetParametersAtomically
 from rclpy.node import Node
 from rclpy.parameter import Parameter
-from rclpy.qos import (DurabilityPolicy, QoSProfile, ReliabilityPolicy,
-                       qos_profile_sensor_data)
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
 from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 
@@ -95,12 +95,14 @@ class EpisodeRunner:
         self._wait(lambda: self._episode and self._episode.reset > previous, STALL_TIMEOUT_S,
                    "the simulator did not reset")
         while not self._episode.done:
-            step = self._episode.step
-            self._wait(lambda: self._episode.done or self._episode.step > step, STALL_TIMEOUT_S,
-                       f"the robot stood still after step {step}")
+            self._wait_for_a_step(self._episode.step)
         if self._lockstep:
             self._wait_for_the_last_status()
         return self._record()
+
+    def _wait_for_a_step(self, last: int) -> None:
+        self._wait(lambda: self._episode.done or self._episode.step > last, STALL_TIMEOUT_S,
+                   f"the robot stood still after step {last}")
 
     def _wait_for_the_last_status(self) -> None:
         deadline_s = time.monotonic() + LAST_STATUS_TIMEOUT_S

@@ -4,6 +4,7 @@ Real time (default): it obeys `deer/twist` and `deer/gripper` as MoveIt Servo do
 waits for each `deer/action`. Everything runs in one thread, since MuJoCo draws only in the thread
 that made the renderer.
 """
+
 from __future__ import annotations
 
 import sys

@@ -1,4 +1,5 @@
 """Large pictures between processes: the Fast DDS profile that comes with this package."""
+
 from __future__ import annotations
 
 import os

@@ -1,4 +1,5 @@
 """A contact sheet: one row of pictures per episode, with what happened written beside it."""
+
 from __future__ import annotations
 
 import textwrap

@@ -1,4 +1,5 @@
 """What closed-loop episodes did, and their summary per task."""
+
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence

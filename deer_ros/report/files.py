@@ -1,4 +1,5 @@
 """Files that are whole or absent: written beside their place, then moved into it."""
+
 from __future__ import annotations
 
 import json

@@ -1,4 +1,5 @@
 """Progress of a long run on stderr: a bar on a terminal, a line per result elsewhere."""
+
 from __future__ import annotations
 
 import sys

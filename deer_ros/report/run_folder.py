@@ -1,4 +1,5 @@
 """The folder that a run leaves behind: a contact sheet and every number as JSON."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence

@@ -1,4 +1,5 @@
 """Tables for people, drawn by rich; plain text where the output is no terminal."""
+
 from __future__ import annotations
 
 import math
@@ -23,7 +24,7 @@ def console(stream: TextIO | None = None) -> Console:
 
 def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]],
           total: bool = False) -> Table:
-    """First column left-aligned, others right, header lines split by \\n; total: a last row apart."""
+    """First column left-aligned, others right. total: the last row stands apart."""
     drawn = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD,
                   pad_edge=False, padding=(0, 1, 0, 0))
     for index, name in enumerate(header):

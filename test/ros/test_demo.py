@@ -13,11 +13,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from tiny_model import write_tiny_model
 
 from deer_ros.observation import Observation
 from deer_ros.policy import DeerPolicy
 from deer_ros.sim.robot import SimulatedRobot
-from tiny_model import write_tiny_model
 
 STEPS = 20
 START_S = 60.0
@@ -92,7 +92,7 @@ def is_running(pid: int) -> bool:
     return True
 
 
-def test_a_demo_in_lockstep_is_the_policy_and_the_simulator_without_ros_step_by_step(tmp_path, model):
+def test_a_demo_in_lockstep_is_the_policy_and_the_simulator_without_ros(tmp_path, model):
     with Demo(tmp_path / "out", "--model", str(model), "--episodes", "3",
               "--tasks", "drawer-open", "drawer-close", "--thresholds", "0.105", "0.1", "inf",
               ) as demo:

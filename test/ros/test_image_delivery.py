@@ -5,10 +5,10 @@ import os
 import pytest
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
+from sim_client import running_simulator
 
 from deer_ros.nodes.stamps import to_nanoseconds
 from deer_ros.nodes.transport import PROFILE_VARIABLES
-from sim_client import running_simulator
 
 # As the policy node's subscriptions.
 CAMERA_QOS = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -23,8 +23,9 @@ TRIES = 3
 def simulator(tmp_path_factory):
     assert not any(os.environ.get(variable) for variable in PROFILE_VARIABLES), (
         "this test needs a process with ROS defaults; unset " + " and ".join(PROFILE_VARIABLES))
-    with running_simulator(tmp_path_factory.mktemp("sim"), sees=False, image_width=640, image_height=480,
-                           camera_rate=30.0, render_scale=0.2) as (client, process):
+    large = {"image_width": 640, "image_height": 480, "camera_rate": 30.0, "render_scale": 0.2}
+    folder = tmp_path_factory.mktemp("sim")
+    with running_simulator(folder, sees=False, **large) as (client, process):
         client.log = process.log
         yield client
 

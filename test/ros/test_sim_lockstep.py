@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sim_client import running_simulator
 
 from deer_ros.sim.robot import SimulatedRobot
-from sim_client import running_simulator
 
 PERIOD_NS = 50_000_000
 UP = (0.0, 0.0, 1.0, 0.0, 0.0, 0.0)
@@ -23,6 +23,11 @@ def start(simulator, **parameters) -> int:
     stamp_ns = episode.header.stamp.sec * 10**9 + episode.header.stamp.nanosec
     assert simulator.wait_for_pictures(stamp_ns - 1) == stamp_ns
     return stamp_ns
+
+
+def wait_for_repeats(simulator, stamp_ns: int) -> None:
+    """Until the pictures of that stamp came twice: for a while nothing else happened."""
+    simulator.wait(lambda: simulator.sent.count(stamp_ns) >= 2)
 
 
 def assert_world_stood_still(simulator, before_ns: int, after_ns: int) -> None:
@@ -55,10 +60,9 @@ def test_an_episode_over_ros_is_the_simulators_own_to_the_byte(simulator):
 def test_each_answer_moves_time_by_one_period_and_nothing_else_does(simulator):
     stamp_ns = start(simulator)
     for _ in range(3):
-        first = len(simulator.sent)
         simulator.answer(stamp_ns)
-        simulator.wait(lambda: simulator.sent[first:].count(stamp_ns + PERIOD_NS) >= 2)
         stamp_ns += PERIOD_NS
+        wait_for_repeats(simulator, stamp_ns)
         assert max(simulator.sent) == stamp_ns == simulator.clock[-1]
     assert simulator.episodes[-1].step == 3
 
@@ -101,7 +105,7 @@ def test_an_answer_that_comes_twice_moves_once(simulator):
     stamp_ns = start(simulator)
     simulator.answer(stamp_ns, UP)
     simulator.answer(stamp_ns, UP)
-    simulator.wait(lambda: simulator.sent.count(stamp_ns + PERIOD_NS) >= 2)
+    wait_for_repeats(simulator, stamp_ns + PERIOD_NS)
     assert simulator.stamp_ns == stamp_ns + PERIOD_NS and simulator.episodes[-1].step == 1
 
 

@@ -6,10 +6,10 @@ import time
 import numpy as np
 import pytest
 from rclpy.qos import QoSProfile
+from sim_client import LATCHED, running_simulator
 from std_msgs.msg import Float64
 
 from deer_ros.sim.robot import SimulatedRobot
-from sim_client import LATCHED, running_simulator
 
 VELOCITY_M_S = (0.2, 0.0, 0.2)
 HOLD_NS = 100_000_000

@@ -1,4 +1,5 @@
 """The simulated robot's account of its episode: steps, success, end."""
+
 from __future__ import annotations
 
 from collections.abc import Callable

@@ -1,4 +1,5 @@
 """Lockstep: the world waits for the policy's answer, and time is the simulator's own."""
+
 from __future__ import annotations
 
 import math

@@ -1,4 +1,5 @@
 """What the simulated robot publishes, as messages."""
+
 from __future__ import annotations
 
 from array import array

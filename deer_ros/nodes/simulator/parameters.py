@@ -1,4 +1,5 @@
 """Parameters of the simulated robot: default, meaning and what is allowed, each said once."""
+
 from __future__ import annotations
 
 from rcl_interfaces.msg import ParameterDescriptor, SetParametersResult

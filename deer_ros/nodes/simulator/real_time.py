@@ -1,4 +1,5 @@
 """Real time: physics on the wall clock, driven by twists as MoveIt Servo drives a real arm."""
+
 from __future__ import annotations
 
 import math
