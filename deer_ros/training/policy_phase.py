@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from deer_ros.model.action_head import ActionHead, pool
+from deer_ros.model.action_head import ActionHead, HeadOutput, pool
 from deer_ros.model.deer import DeerModel
 from deer_ros.model.language import Prompt
 from deer_ros.training.config import PolicyPhase
 from deer_ros.training.dataset import Frames
 from deer_ros.training.losses import action_loss, gather_exits, split
-from deer_ros.training.sampling import exit_per_step, exit_per_stretch
 
 
 @dataclass(frozen=True)
@@ -44,40 +44,52 @@ class MultiExitTraining(nn.Module):
         width = model.config.language.width
         self.auxiliary = nn.ModuleList(ActionHead(model.config.head, width) for _ in exits)
 
-    def features(self, prompt: Prompt, latents: Tensor, mask: Tensor, windows: int) -> Tensor:
-        """Pooled features of every exit: (E, windows, steps, d)."""
+    def features(
+        self, prompt: Prompt, latents: Tensor, mask: Tensor | None, windows: int
+    ) -> Tensor:
+        """Pooled features of every exit: (E, windows, steps, d).
+
+        mask: (N T, L), tokens that count; None counts padding too, as the original does.
+        """
         hidden = self.model.hidden_states(prompt, latents)
         chosen = [pool(hidden[layer - 1], mask) for layer in self.model.config.exit_layers]
         return torch.stack(chosen).unflatten(1, (windows, -1))
+
+    def answers(
+        self, features: Tensor, samplings: Sequence[np.ndarray]
+    ) -> list[tuple[str, float, HeadOutput]]:
+        """Every head's answers to features (E, N, T, d): what they are called, weight, output.
+
+        The shared head along each of the `samplings` (N, T) and, if the phase says so, along every
+        exit taken constantly; then the auxiliary heads, each at its exit.
+        """
+        phase = self.phase
+        paths = [gather_exits(features, torch.from_numpy(exits)) for exits in samplings]
+        paths += list(features) if phase.constant_exit_weight else []
+        shared = split(self.model.head(torch.cat(paths)), len(paths))
+        count = len(samplings)
+        answers = [("shared", 1.0, output) for output in shared[:count]]
+        answers += [("constant", phase.constant_exit_weight, output) for output in shared[count:]]
+        if phase.auxiliary_weight:
+            heads = zip(self.auxiliary, features)
+            answers += [("auxiliary", phase.auxiliary_weight, head(f)) for head, f in heads]
+        return answers
 
     def losses(
         self,
         features: Tensor,
         actions: Tensor,
-        rng: np.random.Generator,
+        samplings: Sequence[np.ndarray],
         valid: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """Weighted losses of all heads on features (E, N, T, d) and actions (N, T, 7).
+        """Weighted losses of all heads' answers; their sum is minimised.
 
-        valid: (N, T) boolean, which steps count; None where all do.
+        features: (E, N, T, d). actions: (N, T, 7). samplings: exit numbers (N, T). valid: (N, T)
+        boolean, which steps count; None where all do.
         """
-        phase = self.phase
-        exits, windows, steps = features.shape[:3]
-        samplings = (exit_per_step, exit_per_stretch)
-        sampled = [
-            gather_exits(features, torch.from_numpy(draw(rng, windows, steps, exits)))
-            for draw in samplings
-        ]
-        paths = sampled + (list(features) if phase.constant_exit_weight else [])
-        shared = split(self.model.head(torch.cat(paths)), len(paths))
-        answers = [("shared", 1.0, output) for output in shared[:2]]
-        answers += [("constant", phase.constant_exit_weight, output) for output in shared[2:]]
-        if phase.auxiliary_weight:
-            heads = zip(self.auxiliary, features)
-            answers += [("auxiliary", phase.auxiliary_weight, head(f)) for head, f in heads]
         totals: dict[str, Tensor] = {}
-        for name, weight, output in answers:
-            parts = action_loss(output, actions, phase.gripper_weight, valid)
+        for name, weight, output in self.answers(features, samplings):
+            parts = action_loss(output, actions, self.phase.gripper_weight, valid)
             for part, value in zip(("pose", "gripper"), parts):
                 key = f"{name}_{part}"
                 totals[key] = totals.get(key, 0.0) + weight * value

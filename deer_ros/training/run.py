@@ -20,6 +20,7 @@ from deer_ros.model.prompt import PromptEncoder, word_tokenizer
 from deer_ros.training.config import PolicyPhase, TrainingConfig
 from deer_ros.training.dataset import load_frames, split_episodes
 from deer_ros.training.policy_phase import MultiExitTraining, WindowBatches
+from deer_ros.training.sampling import both_samplings
 from deer_ros.training.trainer import Phase, Schedule
 from deer_ros.training.vision_phase import StateRegressor, cache_latents, shifted
 
@@ -130,7 +131,9 @@ class TrainingRun:
                 prompt = self.model.read(batch.ids, batch.masks)
                 windows = phase.batch_windows
                 features = training.features(prompt, batch.latents, batch.masks, windows)
-            return training.losses(features, batch.actions, rng, batch.valid)
+            exits, _, steps = features.shape[:3]
+            samplings = both_samplings(rng, windows, steps, exits)
+            return training.losses(features, batch.actions, samplings, batch.valid)
 
         def validate() -> dict[str, float]:
             losses = loss_over(held, np.random.default_rng(0), True)

@@ -22,3 +22,10 @@ def exit_per_stretch(rng: np.random.Generator, windows: int, steps: int, exits: 
     split = int(rng.integers(1, steps + 1))
     before, after = rng.integers(exits, size=(2, windows, 1))
     return np.where(np.arange(steps) < split, before, after)
+
+
+def both_samplings(
+    rng: np.random.Generator, windows: int, steps: int, exits: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """What the shared head is trained on: one sampling of each kind."""
+    return tuple(draw(rng, windows, steps, exits) for draw in (exit_per_step, exit_per_stretch))

@@ -8,6 +8,7 @@ Nothing here needs ROS. `python -m deer_ros.nodes.policy.settings` prints docs/p
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -270,13 +271,24 @@ FIELDS = {row.name: field for field, row in _rows()}
 def _converted(value: Any, kind: type) -> Any:
     """None where the type does not fit. A truth value is no number."""
     if kind is tuple:
-        if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+        if isinstance(value, str):
+            value = _list_in(value)
+        if isinstance(value, bytes) or not isinstance(value, Iterable):
             return None
         items = [_converted(item, float) for item in value]
         return None if None in items else tuple(items)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     return value if type(value) is kind else None
+
+
+def _list_in(text: str) -> list | None:
+    """`ros2 param set` sends a list as text where whole numbers and fractions are mixed in it."""
+    try:
+        values = json.loads(text)
+    except ValueError:
+        return None
+    return values if isinstance(values, list) else None
 
 
 def _is_finite(value: Any) -> bool:
