@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
-from deer_ros.nodes.transport import use_shipped_profile
+from deer_ros.nodes.transport import prepare_for_pictures
 
 USAGE_ERROR = 2
 
@@ -25,7 +25,7 @@ def start(name: str) -> int:
         # A library of the system is missing, and the sentence says which.
         print(f"{name}: {error}", file=sys.stderr)
         return USAGE_ERROR
-    use_shipped_profile()
+    prepare_for_pictures()
     return module.main() or 0
 
 
