@@ -5,7 +5,15 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+    from deer_ros.training.run import Report
 
 HELP = "train a multi-exit model on bags of demonstrations"
 
@@ -33,22 +41,32 @@ def run(arguments: argparse.Namespace) -> int:
         torch.set_num_threads(arguments.threads)
     config = TrainingConfig.load(arguments.config)
     episodes = read_all_episodes(arguments.data, config.model.action)
-    model = TrainingRun(config, episodes, arguments.out, _log(arguments.out))()
+    with _reporting(arguments.out) as report:
+        model = TrainingRun(config, episodes, arguments.out, report)()
     print(json.dumps({"model": str(model)}) if arguments.json else f"model directory: {model}")
     return 0
 
 
-def _log(folder: Path):
-    """A line to stderr and one to the run's log for every report."""
-    from deer_ros.training.trainer import Pace
+@contextmanager
+def _reporting(folder: Path) -> Iterator[Report]:
+    """Reports go to the run's log, and to stderr: as bars on a terminal, else as lines."""
+    from rich.console import Console
+    from rich.progress import Progress, TextColumn
 
-    pace = Pace()
+    console = Console(stderr=True)
+    columns = (*Progress.get_default_columns(), TextColumn("loss {task.fields[loss]:.4f}"))
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        bars: dict[str, TaskID] = {}
 
-    def report(phase: str, step: int, steps: int, losses: dict[str, float]) -> None:
-        pace.tick()
-        shown = "  ".join(f"{name} {value:.4f}" for name, value in losses.items())
-        print(f"{phase} {step}/{steps}  {shown}", file=sys.stderr, flush=True)
-        with (folder / "log.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"phase": phase, "step": step, **losses}) + "\n")
+        def report(phase: str, step: int, steps: int, losses: dict[str, float]) -> None:
+            with (folder / "log.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"phase": phase, "step": step, **losses}) + "\n")
+            loss = losses.get("total", 0.0)
+            if phase not in bars:
+                bars[phase] = progress.add_task(phase, total=steps, loss=loss)
+            progress.update(bars[phase], completed=step, loss=loss)
+            if not console.is_terminal:
+                shown = "  ".join(f"{name} {value:.4f}" for name, value in losses.items())
+                print(f"{phase} {step}/{steps}  {shown}", file=sys.stderr, flush=True)
 
-    return report
+        yield report

@@ -110,10 +110,10 @@ class TrainingRun:
         """The frozen vision part's answer to every frame, computed once."""
         file = self.folder / "latents.npy"
         if not file.exists():
-            self.report("latents", 0, 1, {})
             latents = cache_latents(self.model.eval(), self.frames, self.preprocessor)
             np.save(file.with_suffix(".unfinished.npy"), latents.numpy())
             file.with_suffix(".unfinished.npy").rename(file)
+            self.report("latents", 1, 1, {})
         return torch.from_numpy(np.load(file))
 
     def _train_policy(self, training: MultiExitTraining, latents: Tensor) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import os
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,15 +114,3 @@ class Phase:
         self.optimizer.step()
         values = {name: float(value.detach()) for name, value in losses.items()}
         return {**values, "total": float(total.detach()), "gradient_norm": float(norm)}
-
-
-class Pace:
-    """Steps per second since it was made, for the progress line."""
-
-    def __init__(self) -> None:
-        self.started, self.count = time.monotonic(), 0
-
-    def tick(self) -> float:
-        """Count one step; steps per second so far."""
-        self.count += 1
-        return self.count / max(1e-9, time.monotonic() - self.started)

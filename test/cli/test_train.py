@@ -1,0 +1,82 @@
+"""`deer train` from bags to a model directory that the policy runs."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+from episodes import Units, make_episode
+from tiny_model import tiny_config
+
+from deer_ros.cli.main import main
+from deer_ros.data.bags import EpisodeBagWriter
+from deer_ros.model.schema import to_dict
+from deer_ros.observation import Observation
+from deer_ros.policy import DeerPolicy
+
+
+@pytest.fixture
+def bag(tmp_path):
+    folder = tmp_path / "demos" / "drawer"
+    with EpisodeBagWriter(folder, Units(), joint_names=("one", "two")) as writer:
+        for seed in range(4):
+            writer.write(make_episode(frames=6, seed=seed))
+    return folder
+
+
+@pytest.fixture
+def config(tmp_path):
+    file = tmp_path / "run.yaml"
+    file.write_text(yaml.safe_dump({
+        "model": to_dict(tiny_config()),
+        "vision": {"steps": 2, "batch_frames": 4, "warmup_steps": 1},
+        "policy": {"steps": 2, "batch_windows": 2, "window": 4, "warmup_steps": 1},
+        "log_every_steps": 1,
+    }))
+    return file
+
+
+def train(config, data, out, *more):
+    return main(["train", str(config), "--data", str(data), "--out", str(out), *more])
+
+
+def test_a_bag_becomes_a_model_and_the_log_says_every_step(bag, config, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert train(config, bag, out, "--json") == 0
+    folder = json.loads(capsys.readouterr().out)["model"]
+    policy = DeerPolicy.from_pretrained(folder, device="cpu")
+    episode = make_episode()
+    step = policy.step(Observation(episode.static[0], episode.gripper[0]), "open the drawer")
+    assert step.exit_layer in policy.config.exit_layers
+    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    assert [(line["phase"], line["step"]) for line in lines] == [
+        ("vision", 1), ("vision", 2), ("latents", 1), ("policy", 1), ("policy", 2)
+    ]
+
+
+def test_a_finished_run_is_not_trained_again(bag, config, tmp_path):
+    out = tmp_path / "run"
+    assert train(config, bag, out) == 0
+    log = (out / "log.jsonl").read_text()
+    weights = (out / "model" / "model.safetensors").read_bytes()
+    assert train(config, bag, out) == 0
+    assert (out / "log.jsonl").read_text() == log
+    assert (out / "model" / "model.safetensors").read_bytes() == weights
+
+
+def test_what_cannot_be_trained_on_is_one_line_and_code_2(bag, config, tmp_path, capsys):
+    out = tmp_path / "run"
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text("policy: {stepz: 3}\n")
+    (tmp_path / "empty").mkdir()
+    for file, data, complaint in (
+        (wrong, bag, "policy.stepz"),
+        (tmp_path / "none.yaml", bag, "none.yaml"),
+        (config, tmp_path / "nowhere", "nowhere"),
+        (config, tmp_path / "empty", "empty"),
+    ):
+        assert train(file, data, out) == 2
+        said = capsys.readouterr().err.strip()
+        assert complaint in said and "\n" not in said, said
+    assert not (out / "model").exists()
