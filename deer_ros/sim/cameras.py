@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import weakref
 
 import mujoco
@@ -19,13 +20,14 @@ class Cameras:
     """
 
     def __init__(self, model: mujoco.MjModel, height: int, width: int) -> None:
+        """Raises OSError where OpenGL is there but cannot draw, as without a display or a driver."""
         check_picture_size(height, width)
         # Anti-aliasing and shadows cost a software renderer ten times the picture itself.
         model.vis.quality.offsamples = 0
         model.vis.quality.shadowsize = 0
         model.vis.global_.offheight = height
         model.vis.global_.offwidth = width
-        self._renderer = mujoco.Renderer(model, height, width)
+        self._renderer = _renderer(model, height, width)
         self._renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = False
         self._renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = False
         self._static = _static_camera()
@@ -39,6 +41,16 @@ class Cameras:
     def _picture(self, data: mujoco.MjData, camera: mujoco.MjvCamera | str) -> np.ndarray:
         self._renderer.update_scene(data, camera)
         return self._renderer.render()
+
+
+def _renderer(model: mujoco.MjModel, height: int, width: int) -> mujoco.Renderer:
+    try:
+        return mujoco.Renderer(model, height, width)
+    except (mujoco.FatalError, RuntimeError) as error:
+        raise OSError(
+            f"MuJoCo cannot draw with MUJOCO_GL={os.environ.get('MUJOCO_GL')}: {error}. "
+            "Without a display or a graphics card set MUJOCO_GL=osmesa."
+        ) from error
 
 
 def check_picture_size(height: int, width: int) -> None:

@@ -14,6 +14,10 @@ _LIBRARIES = {
     "osmesa": ("libOSMesa.so.8", "libOSMesa.so"),
     "egl": ("libEGL.so.1", "libEGL.so"),
 }
+_INSTALL_ONE = (
+    "install one, on Debian and Ubuntu with `sudo apt install libosmesa6` "
+    "or `sudo apt install libegl1 libegl-mesa0 libgl1-mesa-dri`"
+)
 
 
 def choose_opengl() -> str:
@@ -22,22 +26,28 @@ def choose_opengl() -> str:
     Call it before mujoco is imported for the first time.
 
     Raises:
-        OSError: no off-screen OpenGL library is installed; the sentence names the packages.
+        OSError: the library is not installed; the sentence names the packages.
     """
-    if "MUJOCO_GL" not in os.environ:
+    chosen = os.environ.get("MUJOCO_GL")
+    if chosen in _LIBRARIES and not _is_installed(chosen):
+        raise OSError(f"MUJOCO_GL is {chosen}, but that library is not installed: {_INSTALL_ONE}")
+    if chosen is None:
         os.environ["MUJOCO_GL"] = _first_installed()
     return os.environ["MUJOCO_GL"]
 
 
 def _first_installed() -> str:
-    for backend, names in _LIBRARIES.items():
-        if any(_loads(name) for name in names):
+    for backend in _LIBRARIES:
+        if _is_installed(backend):
             return backend
     raise OSError(
         "the simulated robot needs an off-screen OpenGL library and found neither OSMesa nor EGL: "
-        "install one, on Debian and Ubuntu with `sudo apt install libosmesa6` "
-        "or `sudo apt install libegl1 libegl-mesa0 libgl1-mesa-dri`"
+        + _INSTALL_ONE
     )
+
+
+def _is_installed(backend: str) -> bool:
+    return any(_loads(name) for name in _LIBRARIES[backend])
 
 
 def _loads(name: str) -> bool:
