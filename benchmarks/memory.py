@@ -60,6 +60,7 @@ def in_own_process(arguments: argparse.Namespace, depths: list[int]) -> list[dic
 def measure(model: Path, dtype: str, depths: list[int]) -> list[dict]:
     """Load at the first depth, then change to each of the others; a step and its memory at each."""
     import numpy as np
+    from transformers import CLIPVisionModel  # noqa: F401 - code that a CLIP tower loads on first use
 
     from deer_ros import DeerPolicy, Observation
 

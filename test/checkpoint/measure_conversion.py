@@ -6,6 +6,8 @@ import json
 import sys
 from pathlib import Path
 
+from transformers import CLIPVisionModel  # noqa: F401 - code that a CLIP tower loads on first use
+
 from deer_ros.checkpoint import convert_official
 
 
