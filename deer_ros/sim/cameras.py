@@ -20,7 +20,7 @@ class Cameras:
     """
 
     def __init__(self, model: mujoco.MjModel, height: int, width: int) -> None:
-        """Raises OSError where OpenGL is there but cannot draw, as without a display or a driver."""
+        """Raises OSError where OpenGL is there but cannot draw, as without a display."""
         check_picture_size(height, width)
         # Anti-aliasing and shadows cost a software renderer ten times the picture itself.
         model.vis.quality.offsamples = 0
