@@ -187,8 +187,7 @@ class ActionConfig:
     """What an action means on a robot.
 
     The six values times `linear_scale` (m) and `angular_scale` (rad) are the displacement of one
-    step; times `rate_hz` they are a velocity. `executions_per_step`: that many periods of the rate
-    pass before the next step, and the same action is carried out in each.
+    step; times `rate_hz` they are a velocity.
     """
 
     rate_hz: float = 30.0
@@ -197,13 +196,8 @@ class ActionConfig:
     reference: str = "target"
     linear_scale: float = 0.02
     angular_scale: float = 0.05
-    executions_per_step: int = 1
 
     def __post_init__(self) -> None:
-        if self.executions_per_step < 1:
-            raise ValueError(
-                f"action.executions_per_step is {self.executions_per_step}; it must be at least 1."
-            )
         for name, allowed in (
             ("frame", ("world", "tool")),
             ("rotation", ("euler_xyz_increment", "rotation_vector")),
@@ -218,11 +212,6 @@ class ActionConfig:
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise ValueError(f"action.{name} is {value}; it must be a finite positive number.")
-
-    @property
-    def step_s(self) -> float:
-        """Seconds from one step to the next, for which its action is carried out."""
-        return self.executions_per_step / self.rate_hz
 
 
 @dataclass(frozen=True)

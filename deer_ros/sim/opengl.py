@@ -14,6 +14,7 @@ _LIBRARIES = {
     "osmesa": ("libOSMesa.so.8", "libOSMesa.so"),
     "egl": ("libEGL.so.1", "libEGL.so"),
 }
+_ON_SCREEN = "glfw"
 _INSTALL_ONE = (
     "install one, on Debian and Ubuntu with `sudo apt install libosmesa6` "
     "or `sudo apt install libegl1 libegl-mesa0 libgl1-mesa-dri`"
@@ -26,9 +27,15 @@ def choose_opengl() -> str:
     Call it before mujoco is imported for the first time.
 
     Raises:
-        OSError: the library is not installed; the sentence names the packages.
+        OSError: the library is not installed, and the sentence names the packages; or MUJOCO_GL
+            names none.
     """
-    chosen = os.environ.get("MUJOCO_GL")
+    chosen = os.environ.get("MUJOCO_GL") or None
+    if chosen is not None and chosen.strip().lower() not in (*_LIBRARIES, _ON_SCREEN):
+        raise OSError(
+            f"MUJOCO_GL is {chosen!r}; allowed are {', '.join(_LIBRARIES)} and, with a display, "
+            f"{_ON_SCREEN}. Leave it unset to take what is installed."
+        )
     if chosen in _LIBRARIES and not _is_installed(chosen):
         raise OSError(f"MUJOCO_GL is {chosen}, but that library is not installed: {_INSTALL_ONE}")
     if chosen is None:

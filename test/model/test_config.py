@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from tiny_model import tiny_config
 
 from deer_ros.model.config import (
-    ActionConfig,
     DeerConfig,
     ExitConfig,
     HeadConfig,
@@ -127,17 +126,16 @@ def test_a_size_that_cannot_be_is_refused(build, complaint):
 
 @pytest.mark.parametrize("name, value", [
     ("frame", "camera"), ("rotation", "quaternion"), ("reference", "none"),
-    ("executions_per_step", 0), ("rate_hz", 0.0), ("linear_scale", math.inf),
-    ("angular_scale", -1.0),
+    ("rate_hz", 0.0), ("linear_scale", math.inf), ("angular_scale", -1.0),
 ])
 def test_an_action_that_means_nothing_is_refused(name, value):
     with pytest.raises(ValueError, match=f"action.{name} is"):
         DeerConfig.from_dict({"action": {name: value}})
 
 
-def test_a_step_lasts_for_all_executions_of_its_action():
-    assert ActionConfig(rate_hz=20.0).step_s == 0.05
-    assert ActionConfig(rate_hz=20.0, executions_per_step=3).step_s == pytest.approx(0.15)
+def test_what_no_robot_would_obey_is_refused_by_name():
+    with pytest.raises(ValueError, match="unknown key 'action.executions_per_step'"):
+        DeerConfig.from_dict({"action": {"executions_per_step": 3}})
 
 
 @pytest.mark.parametrize("text", ["", "[1", "[]", "\x00", '{"vision": {"type": "clip"'])

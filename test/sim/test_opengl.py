@@ -16,6 +16,12 @@ def test_a_chosen_library_that_is_not_installed_is_told_with_its_packages(monkey
         opengl.choose_opengl()
 
 
+def test_a_library_that_does_not_exist_is_refused_with_those_that_do(monkeypatch):
+    monkeypatch.setenv("MUJOCO_GL", "nonsense")
+    with pytest.raises(OSError, match="MUJOCO_GL is 'nonsense'; allowed are osmesa, egl.*glfw"):
+        opengl.choose_opengl()
+
+
 def test_opengl_that_cannot_draw_is_an_error_with_a_way_out():
     program = "from deer_ros.sim.robot import SimulatedRobot as R; r = R(); r.reset('reach', 0); "
     program += "\ntry:\n    r.pictures()\nexcept OSError as error:\n    print(error)"
