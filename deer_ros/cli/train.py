@@ -41,10 +41,27 @@ def run(arguments: argparse.Namespace) -> int:
         torch.set_num_threads(arguments.threads)
     config = TrainingConfig.load(arguments.config)
     episodes = read_all_episodes(arguments.data, config.model.action)
+    _check_same_data(arguments.out, arguments.data)
     with _reporting(arguments.out) as report:
         model = TrainingRun(config, episodes, arguments.out, report)()
     print(json.dumps({"model": str(model)}) if arguments.json else f"model directory: {model}")
     return 0
+
+
+def _check_same_data(folder: Path, data: list[Path]) -> None:
+    """A run goes on with the frames that it has read: ValueError where other data are named now."""
+    file = folder / "data.json"
+    named = sorted(str(path.resolve()) for path in data)
+    if file.exists():
+        before = json.loads(file.read_text(encoding="utf-8"))
+        if before != named:
+            raise ValueError(
+                f"the run in {folder} was started with --data {' '.join(before)}; it cannot go on "
+                "with other data. Name the same, or another --out."
+            )
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(named) + "\n", encoding="utf-8")
 
 
 @contextmanager

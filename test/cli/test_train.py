@@ -80,3 +80,10 @@ def test_what_cannot_be_trained_on_is_one_line_and_code_2(bag, config, tmp_path,
         said = capsys.readouterr().err.strip()
         assert complaint in said and "\n" not in said, said
     assert not (out / "model").exists()
+
+
+def test_a_run_does_not_go_on_with_other_data(bag, config, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert train(config, bag, out) == 0
+    assert train(config, bag.parent, out) == 2
+    assert "it cannot go on with other data" in capsys.readouterr().err
