@@ -40,6 +40,7 @@ from deer_ros.nodes.stamps import to_time
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 MANY = QoSProfile(depth=1000)
 WAIT_S = 60.0
+GRACE_S = 5.0
 PERIOD_S = 0.05
 HEIGHT, WIDTH = 24, 32
 
@@ -101,7 +102,12 @@ class PolicyClient:
         self._shown_s = 0.0
 
     def close(self) -> None:
-        if self.process.poll() is None:
+        # A peer that is killed leaves Fast DDS's shared memory as it was; this process has crashed
+        # once when it then took its own part of it down.
+        self.process.terminate()
+        try:
+            self.process.wait(GRACE_S)
+        except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
         self._executor.shutdown()
