@@ -9,9 +9,13 @@ from pkgutil import extend_path
 __path__ = extend_path(__path__, __name__)
 
 # Loaded on first use, so that importing one part does not pay for PyTorch.
-_EXPORTS = {"DeerPolicy": "deer_ros.policy", "Observation": "deer_ros.observation"}
+_EXPORTS = {
+    "Budget": "deer_ros.budget.budget",
+    "DeerPolicy": "deer_ros.policy",
+    "Observation": "deer_ros.observation",
+}
 
-__all__ = ["DeerPolicy", "Observation"]
+__all__ = ["Budget", "DeerPolicy", "Observation"]
 
 
 def __getattr__(name: str) -> object:

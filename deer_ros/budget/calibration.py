@@ -1,0 +1,173 @@
+"""What the exits answered on demonstrations, and what follows from it; a file beside the model."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from deer_ros.budget import criterion
+from deer_ros.budget.frontier import Frontier
+
+VERSION = "1"
+METHODS = ("run-time", "original")
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Answers of E exits in n steps of demonstrations.
+
+    exit_layers: the model's exits, counted from 1. poses: float32 (n, E, 6). gripper: float32
+    (n, E), probability of "open". reference_poses: float32 (n, 6), the pseudo action that the first
+    exit is compared with, or None where there is none. episode: int32 (n,), which episode a step is
+    of. taken: int32 (n,), number of the exit whose state was carried on. fingerprint: of the
+    model's weights. metric: the one that `frontiers` were computed for. method: `run-time` or
+    `original`. thresholds: by which exits were taken. frontiers: by the number of permitted exits,
+    from which `solve` answers. notes: where it comes from, for people.
+    """
+
+    exit_layers: tuple[int, ...]
+    poses: np.ndarray
+    gripper: np.ndarray
+    reference_poses: np.ndarray | None
+    episode: np.ndarray
+    taken: np.ndarray
+    fingerprint: str
+    metric: str = "l2"
+    method: str = "run-time"
+    thresholds: tuple[float, ...] = ()
+    frontiers: dict[int, Frontier] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        criterion.check_metric(self.metric)
+        if self.method not in METHODS:
+            raise ValueError(f"method is {self.method!r}; allowed are {', '.join(METHODS)}.")
+        steps, exits = self.gripper.shape if self.gripper.ndim == 2 else (0, 0)
+        if not steps or exits != len(self.exit_layers):
+            raise ValueError(
+                f"gripper has shape {self.gripper.shape}; it must be (steps, exits), with one "
+                f"exit for each of the layers {list(self.exit_layers)}, and not empty."
+            )
+        shapes = {
+            "poses": (steps, exits, 6), "reference_poses": (steps, 6), "episode": (steps,),
+            "taken": (steps,),
+        }
+        for name, shape in shapes.items():
+            array = getattr(self, name)
+            if name == "reference_poses" and array is None:
+                continue
+            if array.shape != shape:
+                raise ValueError(f"{name} has shape {array.shape}; it must be {shape}.")
+            if not np.isfinite(array).all():
+                raise ValueError(f"{name} holds NaN or infinity.")
+
+    def __len__(self) -> int:
+        return len(self.poses)
+
+    def deltas(self, metric: str | None = None) -> np.ndarray:
+        """The criterion's value at every exit: float32 (E, n); None is this calibration's metric.
+
+        NaN at a first exit that nothing comes before.
+        """
+        metric = self.metric if metric is None else metric
+        deltas = np.full((len(self.exit_layers), len(self)), np.nan, np.float32)
+        if self.reference_poses is not None:
+            deltas[0] = criterion.delta(self.poses[:, 0], self.reference_poses, metric)
+        deltas[1:] = criterion.delta(self.poses[:, 1:], self.poses[:, :-1], metric).T
+        return deltas
+
+    def errors(self) -> np.ndarray:
+        """Root mean square difference of every exit's pose to the deepest's: float32 (E, n)."""
+        return criterion.delta(self.poses, self.poses[:, -1:], "l2").T
+
+    def check_fits(self, exit_layers: tuple[int, ...], fingerprint: str, file: str | Path) -> None:
+        """ValueError where this is another model's calibration."""
+        if self.exit_layers != tuple(exit_layers):
+            raise ValueError(
+                f"{file} is the calibration of a model with exits after layers "
+                f"{list(self.exit_layers)}; this model's are {list(exit_layers)}. Run "
+                "`deer calibrate` for it."
+            )
+        if self.fingerprint != fingerprint:
+            raise ValueError(
+                f"{file} is the calibration of other weights (fingerprint "
+                f"{self.fingerprint[:12]}..., this model's is {fingerprint[:12]}...). Run "
+                "`deer calibrate` again."
+            )
+
+    def save(self, path: str | Path) -> None:
+        """Write the file; it is there whole or not at all."""
+        path = Path(path)
+        tensors = {
+            "poses": self.poses, "gripper": self.gripper, "episode": self.episode,
+            "taken": self.taken,
+        }
+        if self.reference_poses is not None:
+            tensors["reference_poses"] = self.reference_poses
+        for exits, frontier in self.frontiers.items():
+            for name, value in vars(frontier).items():
+                if value is not None:
+                    tensors[f"frontier.{exits}.{name}"] = value
+        metadata = {
+            "version": VERSION,
+            "exit_layers": json.dumps(list(self.exit_layers)),
+            "fingerprint": self.fingerprint,
+            "metric": self.metric,
+            "method": self.method,
+            "thresholds": json.dumps([str(t) for t in self.thresholds]),
+            "notes": json.dumps(self.notes),
+        }
+        content = save({n: np.ascontiguousarray(t) for n, t in tensors.items()}, metadata)
+        beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+        try:
+            beside.write_bytes(content)
+            os.replace(beside, path)
+        finally:
+            beside.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Calibration:
+        """Read a file. FileNotFoundError, or a ValueError that names the file and what is wrong."""
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"there is no calibration {path}; `deer calibrate` makes one.")
+        try:
+            with safe_open(str(path), framework="numpy") as file:
+                metadata = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}
+            if metadata.get("version") != VERSION:
+                raise ValueError(
+                    f"its version is {metadata.get('version')!r}; this package reads {VERSION!r}"
+                )
+            return cls(
+                exit_layers=tuple(json.loads(metadata["exit_layers"])),
+                poses=tensors["poses"],
+                gripper=tensors["gripper"],
+                reference_poses=tensors.get("reference_poses"),
+                episode=tensors["episode"],
+                taken=tensors["taken"],
+                fingerprint=metadata["fingerprint"],
+                metric=metadata["metric"],
+                method=metadata["method"],
+                thresholds=tuple(map(float, json.loads(metadata["thresholds"]))),
+                frontiers=_frontiers(tensors),
+                notes=json.loads(metadata["notes"]),
+            )
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+            what = f"it has no {error}" if isinstance(error, KeyError) else error
+            raise ValueError(f"{path} is no calibration that can be read: {what}.") from error
+
+
+def _frontiers(tensors: dict[str, np.ndarray]) -> dict[int, Frontier]:
+    parts: dict[int, dict[str, np.ndarray]] = {}
+    for name, tensor in tensors.items():
+        if name.startswith("frontier."):
+            _, exits, field_name = name.split(".")
+            parts.setdefault(int(exits), {})[field_name] = tensor
+    return {exits: Frontier(**fields) for exits, fields in parts.items()}

@@ -1,0 +1,95 @@
+"""Rows of thresholds from the cheapest to the dearest: what one knob moves along."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+
+# Fractional parts of multiples of the golden ratio fill 0..1 as evenly as any sequence can.
+_GOLDEN = (5**0.5 - 1) / 2
+
+
+@dataclass(frozen=True)
+class Frontier:
+    """R rows, cost growing and error falling; each is one exit rule for K permitted exits.
+
+    thresholds: float32 (R, K), the last column infinite. shares: float64 (R, K), the share of the
+    calibration's steps that leaves at each exit. cost: float64 (R,), mean cost of a step, in the
+    unit of the costs that were asked for. error: float64 (R,), mean difference to the full-depth
+    action. losses: float32 (R, M), every held-out episode's mean difference to the full-depth
+    rollout, where it was measured, or None.
+
+    A knob u in 0 .. R - 1 stands for a mix of its two neighbours: row floor(u) + 1 in a share
+    u - floor(u) of the steps, row floor(u) in the others. Cost and error of a mix are linear in u.
+    """
+
+    thresholds: np.ndarray
+    shares: np.ndarray
+    cost: np.ndarray
+    error: np.ndarray
+    losses: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.cost)
+
+    def knob_for(self, cost: float) -> float:
+        """The dearest knob whose mean cost is at most `cost`; 0 or R - 1 beyond the ends."""
+        return float(np.interp(cost, self.cost, np.arange(len(self))))
+
+    def at(self, values: np.ndarray, knob: float) -> np.ndarray:
+        """Per-row `values` (R, ...) for the mix that `knob` stands for."""
+        low = min(int(knob), len(self) - 1)
+        high = min(low + 1, len(self) - 1)
+        return values[low] + (knob - low) * (values[high] - values[low])
+
+    def row(self, knob: float, step: int) -> int:
+        """Which row step number `step` (from 0) runs by: the mix, without chance.
+
+        Over any stretch of T steps the upper row's share is off by O(log(T) / T) at most.
+        """
+        low = min(int(knob), len(self) - 1)
+        upper = ((step + 1) * _GOLDEN) % 1.0 < knob - low
+        return min(low + upper, len(self) - 1)
+
+    def under(self, costs: np.ndarray) -> Frontier:
+        """The same rows where exits cost `costs` (K,): the lower convex hull of cost and error."""
+        rows = lower_hull(self.shares @ np.asarray(costs, np.float64), self.error)
+        return dataclasses.replace(
+            self.rows(rows), cost=self.shares[rows] @ np.asarray(costs, np.float64)
+        )
+
+    def rows(self, rows: np.ndarray) -> Frontier:
+        """Some of the rows."""
+        chosen = {
+            field.name: None if value is None else value[rows]
+            for field in dataclasses.fields(self)
+            for value in (getattr(self, field.name),)
+        }
+        return Frontier(**chosen)
+
+
+def lower_hull(cost: np.ndarray, error: np.ndarray) -> np.ndarray:
+    """Indices of the points (cost, error) that no mix of others beats, in order of cost.
+
+    Cost grows and error falls strictly along them: what costs more for no less error is left out.
+    """
+    order = np.lexsort((error, cost))
+    hull: list[int] = []
+    for point in order:
+        if hull and error[point] >= error[hull[-1]]:
+            continue
+        while len(hull) > 1 and _not_below(hull[-2], hull[-1], point, cost, error):
+            hull.pop()
+        if hull and cost[point] <= cost[hull[-1]]:
+            continue
+        hull.append(int(point))
+    return np.array(hull, np.int64)
+
+
+def _not_below(a: int, b: int, c: int, cost: np.ndarray, error: np.ndarray) -> bool:
+    """Whether b lies on or above the line from a to c."""
+    return (error[b] - error[a]) * (cost[c] - cost[a]) >= (error[c] - error[a]) * (
+        cost[b] - cost[a]
+    )
