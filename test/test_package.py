@@ -16,7 +16,7 @@ import yaml
 from packaging.requirements import Requirement
 
 from deer_ros import resources
-from deer_ros.nodes.policy.settings import LIVE, ROWS
+from deer_ros.stepping.settings import LIVE, ROWS
 
 CHECKOUT = Path(__file__).parents[1]
 EXECUTABLES = ("policy_node", "sim_node", "demo", "deer")

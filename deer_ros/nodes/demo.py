@@ -21,7 +21,7 @@ from deer_ros.model.config import DeerConfig
 from deer_ros.nodes.children import ChildDied, NodeProcess
 from deer_ros.nodes.domain import isolate, reserved_domain
 from deer_ros.nodes.episode_runner import EpisodeRunner, RunFailed
-from deer_ros.nodes.policy.settings import ALWAYS, NEVER
+from deer_ros.stepping.settings import ALWAYS, NEVER
 from deer_ros.report.episodes import PicturedEpisode, summarise
 from deer_ros.report.progress import track
 from deer_ros.report.run_folder import results, write_run

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 pytest.importorskip("sensor_msgs", reason="ROS 2 messages are not installed")
 from sensor_msgs.msg import CompressedImage, Image  # noqa: E402
 
-from deer_ros.nodes import images  # noqa: E402
+from deer_ros.data import images  # noqa: E402
+from deer_ros.nodes.images import to_rgb as to_rgb_with_cv_bridge  # noqa: E402
 
 HEIGHT, WIDTH = 24, 32
 
@@ -121,6 +122,12 @@ def test_a_picture_comes_out_right_padded_or_not_in_either_byte_order(
         assert np.abs(inner(rgb) - inner(expected)).max() <= 3
     else:
         np.testing.assert_array_equal(rgb, expected)
+
+
+@pytest.mark.parametrize("encoding", CASES)
+def test_cv_bridge_and_opencv_give_the_same_picture(encoding):
+    image = message(encoding, CASES[encoding], padding=6)
+    np.testing.assert_array_equal(to_rgb_with_cv_bridge(image), images.to_rgb(image))
 
 
 def test_an_odd_padding_of_wide_pixels_is_no_trouble():

@@ -8,8 +8,8 @@ import pytest
 from tiny_model import tiny_config
 
 from deer_ros.model.config import ExitConfig
-from deer_ros.nodes.policy.plan import Plan
-from deer_ros.nodes.policy.settings import (
+from deer_ros.stepping.plan import Plan
+from deer_ros.stepping.settings import (
     ALWAYS,
     NEVER,
     ROWS,

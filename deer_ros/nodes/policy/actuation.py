@@ -6,21 +6,20 @@ from typing import TYPE_CHECKING
 
 from rclpy.clock import ROSClock
 
-from deer_ros.control.command import Command, CommandMaker, GripperCommand, Pose
+from deer_ros.control.command import Command, GripperCommand
 from deer_ros.nodes.policy.commander import Commander
 from deer_ros.nodes.policy.outputs import Outputs
-from deer_ros.nodes.policy.plan import Plan
+from deer_ros.stepping.plan import Plan
 
 if TYPE_CHECKING:
     from deer_ros.policy import Step
 
 
 class Actuation:
-    """Makes commands and sends them. Not for two threads at once, but for `tick`."""
+    """Sends commands. Not for two threads at once, but for `tick`."""
 
     def __init__(self, clock: ROSClock, outputs: Outputs, command_rate_hz: float) -> None:
         self._outputs = outputs
-        self._maker = CommandMaker()
         self._gripper = GripperCommand()
         self._commander = Commander(clock, outputs.twist, command_rate_hz)
 
@@ -31,19 +30,6 @@ class Actuation:
     def start_afresh(self) -> None:
         """Nothing that was commanded before is taken for granted."""
         self._gripper.forget()
-        self._maker.forget_target()
-
-    def forget_target(self) -> None:
-        """The next target starts from the measured pose."""
-        self._maker.forget_target()
-
-    def command(self, step: Step, plan: Plan, measured: Pose | None) -> Command:
-        """What the step's action asks for, within the limits. Raises ValueError as CommandMaker."""
-        command = self._maker.command(step.action, plan.semantics, plan.limits, measured)
-        if plan.dry is not None:
-            # Nobody follows a target that is not sent.
-            self._maker.forget_target()
-        return command
 
     def send(self, step: Step, plan: Plan, command: Command) -> None:
         """Send the velocity for as long as it holds, the target, and the gripper if it changes."""

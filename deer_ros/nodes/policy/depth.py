@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rclpy.impl.rcutils_logger import RcutilsLogger
 
-from deer_ros.nodes.policy.brain import Brain
+from deer_ros.stepping.brain import Brain
 from deer_ros.nodes.policy.worker import Worker
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from rclpy.qos import QoSProfile
 
 from deer_ros.control.safety import Reason, State
 from deer_ros.nodes.policy.loop import PolicyLoop
-from deer_ros.nodes.policy.settings import Settings
+from deer_ros.stepping.settings import Settings
 
 _FAULTS = (Reason.MODEL_ERROR, Reason.NOT_FINITE)
 _QUIET_STATES = (State.RUNNING, State.PAUSED, State.INACTIVE)
@@ -35,7 +35,7 @@ class Diagnostics:
         self._publisher.publish(message)
 
     def _policy(self) -> DiagnosticStatus:
-        loop, settings = self._loop, self._settings()
+        loop, settings = self._loop.stepper, self._settings()
         safety, plan = loop.safety, loop.plan
         now_s = time.monotonic()
         elapsed_s, self._reported_s = now_s - self._reported_s, now_s
@@ -63,14 +63,14 @@ class Diagnostics:
         return _status(self._name("policy"), self._level(), text, values)
 
     def _level(self) -> bytes:
-        safety = self._loop.safety
+        safety = self._loop.stepper.safety
         if safety.state is State.STOPPED and safety.reason in _FAULTS:
             return DiagnosticStatus.ERROR
         is_quiet = safety.state in _QUIET_STATES or safety.reason is Reason.NONE
         return DiagnosticStatus.OK if is_quiet else DiagnosticStatus.WARN
 
     def _inputs(self) -> DiagnosticStatus:
-        sampler, timeout_s = self._loop.sampler, self._settings().safety_input_timeout
+        sampler, timeout_s = self._loop.stepper.sampler, self._settings().safety_input_timeout
         values = {"images seen": sampler.seen, "images used": sampler.used,
                   "images refused": sampler.refused}
         late = []
@@ -80,7 +80,7 @@ class Diagnostics:
             values[f"age of {source.name} [s]"] = shown
             if source.age_s is None or source.age_s > timeout_s:
                 late.append(source.name)
-        cameras_late = self._loop.safety.active and any("camera" in name for name in late)
+        cameras_late = self._loop.stepper.safety.active and any("camera" in name for name in late)
         text = f"missing or old: {', '.join(late)}" if late else "all inputs are fresh"
         level = DiagnosticStatus.WARN if cameras_late else DiagnosticStatus.OK
         return _status(self._name("inputs"), level, text, values)

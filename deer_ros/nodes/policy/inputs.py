@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Protocol
 
-import numpy as np
 from geometry_msgs.msg import PoseStamped
 from rclpy.node import Node
 from rclpy.qos import (
@@ -18,12 +17,11 @@ from rclpy.qos import (
 from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_msgs.msg import String
 
-from deer_ros.control.command import Pose
-from deer_ros.control.rotation import normalised
 from deer_ros.control.sampler import CAMERAS
-from deer_ros.nodes import images
-from deer_ros.nodes.policy.settings import Settings
+from deer_ros.data import images
 from deer_ros.nodes.stamps import to_nanoseconds
+from deer_ros.stepping.robot import RobotState, pose_of
+from deer_ros.stepping.settings import Settings
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks
@@ -44,16 +42,6 @@ class Listener(Protocol):
 
     def set_instruction(self, text: str) -> None:
         """A text that was published."""
-
-
-@dataclass(frozen=True)
-class RobotState:
-    """The newest of what the robot says of itself; None and stamp 0 where nothing has come."""
-
-    pose: Pose | None = None
-    pose_stamp_ns: int = 0
-    joints: JointState | None = None
-    joints_stamp_ns: int = 0
 
 
 class Inputs:
@@ -115,18 +103,8 @@ class Inputs:
         self.state = replace(self.state, joints=message, joints_stamp_ns=stamp_ns)
 
     def _on_pose(self, message: PoseStamped) -> None:
-        frame_id = self._frame_id()
-        place, turn = message.pose.position, message.pose.orientation
-        position = np.array([place.x, place.y, place.z])
         try:
-            if message.header.frame_id != frame_id:
-                raise ValueError(
-                    f"it is in the frame {message.header.frame_id!r}, action.frame_id is "
-                    f"{frame_id!r}, and poses are not transformed."
-                )
-            if not np.isfinite(position).all():
-                raise ValueError(f"its position is {position.tolist()}.")
-            pose = Pose(position, normalised(np.array([turn.x, turn.y, turn.z, turn.w])))
+            pose = pose_of(message, self._frame_id())
         except ValueError as error:
             self._node.get_logger().warning(
                 f"a pose on end_effector/pose was refused: {error}",

@@ -16,7 +16,7 @@ from std_msgs.msg import Float64
 from deer_ros.control.command import Command, Pose
 from deer_ros.msg import EndEffectorAction, PolicyStatus
 from deer_ros.nodes.policy import messages
-from deer_ros.nodes.policy.messages import Account
+from deer_ros.stepping.stepper import Account
 
 RELIABLE = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 LATCHED = QoSProfile(

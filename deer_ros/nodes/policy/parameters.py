@@ -10,7 +10,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from deer_ros.model.config import DeerConfig
-from deer_ros.nodes.policy.settings import (
+from deer_ros.stepping.settings import (
     FIELDS,
     LIVE,
     ROWS,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from deer_ros.control.command import ActionSemantics, Limits, needs_pose
 from deer_ros.exit_rule import ExitRule
 from deer_ros.model.config import DeerConfig
-from deer_ros.nodes.policy.settings import Settings
+from deer_ros.stepping.settings import Settings
 
 SIMULATION_MODEL = (
     "the model was trained in simulation; set the parameter allow_simulation_model to let it move "

@@ -2,7 +2,7 @@
 
 The fields of `Settings` are the table: defaults, units, what is allowed and what it means. The
 values of a step are one `Settings`, which never changes; a change of parameters makes another one.
-Nothing here needs ROS. `python -m deer_ros.nodes.policy.settings` prints docs/parameters.md.
+Nothing here needs ROS. `python -m deer_ros.stepping.settings` prints docs/parameters.md.
 """
 
 from __future__ import annotations
@@ -307,7 +307,7 @@ def markdown() -> str:
     lines = [
         "# Parameters of the policy node",
         "",
-        "Made by `python -m deer_ros.nodes.policy.settings > docs/parameters.md`. What is marked "
+        "Made by `python -m deer_ros.stepping.settings > docs/parameters.md`. What is marked "
         "*live* may be set while the node runs, and takes effect between two steps. A value that "
         "is refused says why and changes nothing. Only the service `set_parameters_atomically` "
         "applies several at once.",

@@ -1,21 +1,19 @@
-"""The model's side of a step: pictures in, a checked answer out. For the worker's thread only."""
+"""The model's side of a step: pictures in, a checked answer out. For one thread only."""
 
 from __future__ import annotations
 
 import math
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rclpy.impl.rcutils_logger import RcutilsLogger
 
 from deer_ros.control.safety import Reason, Stop
 from deer_ros.control.sampler import Pair, Picture
-from deer_ros.nodes import images
-from deer_ros.nodes.policy.inputs import WARN_EVERY_S
-from deer_ros.nodes.policy.plan import Plan
 from deer_ros.observation import Observation
+from deer_ros.stepping.plan import Plan
 
 if TYPE_CHECKING:
     from deer_ros.policy import DeerPolicy, DepthChange, Step
@@ -40,9 +38,16 @@ class Answer:
 class Brain:
     """A policy, the rule it was last told, and the episode that its recurrent state belongs to."""
 
-    def __init__(self, policy: DeerPolicy, logger: RcutilsLogger) -> None:
+    def __init__(
+        self,
+        policy: DeerPolicy,
+        to_rgb: Callable[[Any], np.ndarray],
+        complain: Callable[[str], None],
+    ) -> None:
+        """to_rgb: reads a picture's message, or raises ValueError. complain: told what failed."""
         self._policy = policy
-        self._logger = logger
+        self._to_rgb = to_rgb
+        self._complain = complain
         self._plan: Plan | None = None
         self._generation: int | None = None
 
@@ -60,8 +65,7 @@ class Brain:
         except ArithmeticError as error:
             return self._failed(observation, Reason.NOT_FINITE, str(error))
         except Exception as error:
-            self._logger.error(
-                f"the model failed: {_with_traceback(error)}", throttle_duration_sec=WARN_EVERY_S)
+            self._complain(f"the model failed: {_with_traceback(error)}")
             return self._failed(
                 observation, Reason.MODEL_ERROR, f"{type(error).__name__}: {error}")
         return Answer(observation, step, self._policy.thresholds, self._policy.max_layer)
@@ -93,9 +97,9 @@ class Brain:
 
     def _read(self, picture: Picture) -> np.ndarray | None:
         try:
-            return images.to_rgb(picture.payload)
+            return self._to_rgb(picture.payload)
         except ValueError as error:
-            self._logger.warning(str(error), throttle_duration_sec=WARN_EVERY_S)
+            self._complain(str(error))
             return None
 
 

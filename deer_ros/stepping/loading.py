@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deer_ros.nodes.policy.settings import Settings
+from deer_ros.stepping.settings import Settings
 from deer_ros.resources import bundled_model
 
 if TYPE_CHECKING:

@@ -1,0 +1,238 @@
+"""When a step is made, with what, and what becomes of its answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from deer_ros.control.command import Command, CommandMaker
+from deer_ros.control.episode import Episode
+from deer_ros.control.safety import NO_INSTRUCTION, Input, Reason, Safety, Stop, stale
+from deer_ros.control.sampler import CAMERAS, CLOCK_JUMPED, Offer, Pair, Sampler
+from deer_ros.stepping.brain import Answer
+from deer_ros.stepping.plan import Plan
+from deer_ros.stepping.record import Record
+from deer_ros.stepping.robot import RobotState
+
+if TYPE_CHECKING:
+    from deer_ros.policy import Step
+    from deer_ros.stepping.settings import Settings
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """Everything that one step needs, taken together. age_s: of the newer picture."""
+
+    pair: Pair
+    plan: Plan
+    instruction: str
+    generation: int
+    age_s: float
+    robot: RobotState
+
+
+@dataclass(frozen=True, eq=False)
+class Account:
+    """One step as it is told: what went in, what came out, what became of it.
+
+    step: None where the model gave no answer. episode, number: of this step. thresholds, max_layer:
+    in force in it.
+    """
+
+    pair: Pair
+    plan: Plan
+    instruction: str
+    episode: int
+    number: int
+    age_s: float
+    step: Step | None
+    thresholds: tuple[float, ...]
+    max_layer: int
+    commanded: bool
+    clamped: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """command: what the step asks for, None if nothing may follow from it. stop: why not, if the
+    step itself is at fault."""
+
+    account: Account
+    command: Command | None
+    stop: Stop | None
+
+
+class Stepper:
+    """All that decides when the policy makes a step, and whether its answer counts.
+
+    It reads no clock, starts no thread and sends nothing: the node tells it what comes in and
+    carries out what it says, replay does the same with a bag. Times are integer nanoseconds of one
+    clock, that of the stamps. Whoever uses it from several threads holds a lock.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.safety = Safety()
+        self.episode = Episode()
+        self.record = Record()
+        self.instruction = ""
+        self.plan: Plan | None = None
+        self.robot = RobotState()
+        self.sampler = Sampler(1.0, settings.image_max_skew, settings.safety_input_timeout)
+        self._maker = CommandMaker()
+
+    def adopt(self, plan: Plan | None) -> None:
+        """Obey another plan from the next step on; None: there is no model."""
+        self.plan = plan
+        self.record.restart_averages()
+        if plan is not None:
+            settings = plan.settings
+            self.sampler.set_times(
+                1.0 / plan.control_rate_hz, settings.image_max_skew, settings.safety_input_timeout
+            )
+
+    def activate(self) -> None:
+        """Steps may be made."""
+        self.sampler.forget()
+        self.restart("activated")
+        self.safety.activate()
+
+    def restart(self, reason: str) -> None:
+        """Begin a new episode with the next step."""
+        self.episode.restart(reason)
+        self.sampler.starts_episode()
+        self._maker.forget_target()
+
+    def set_instruction(self, text: str) -> bool:
+        """A new text starts a new episode; False, and nothing changes, if it is the same again."""
+        if text == self.instruction:
+            return False
+        self.instruction = text
+        self.safety.has_instruction = bool(text.strip())
+        self.restart("new instruction")
+        return True
+
+    def offer(self, camera: str, stamp_ns: int, message: Any) -> Stop | None:
+        """A picture came. A stop where its stamp says that the clock was set."""
+        if self.sampler.offer(camera, stamp_ns, message) is Offer.CLOCK_JUMPED:
+            return Stop(Reason.CLOCK_JUMPED, f"stamps on camera/{camera} fell back.")
+        return None
+
+    def clock_jumped(self) -> Stop:
+        """Time itself was set: pictures of before do not count any more."""
+        self.sampler.forget(CLOCK_JUMPED)
+        return Stop(Reason.CLOCK_JUMPED, "the clock was set.")
+
+    def stop(self, stop: Stop) -> bool:
+        """Note why no step is made. False where that is known already."""
+        if not self.safety.stop(stop):
+            return False
+        self._maker.forget_target()
+        return True
+
+    def input_ages(self, now_ns: int) -> list[Input]:
+        """Of both cameras and of what the robot says of itself."""
+        robot = self.robot
+        ages = [
+            Input(f"camera/{name}/image", age_s(now_ns, self.sampler.newest_ns(name)))
+            for name in CAMERAS
+        ]
+        ages.append(Input("end_effector/pose", age_s(now_ns, robot.pose_stamp_ns or None)))
+        ages.append(Input("joint_states", age_s(now_ns, robot.joints_stamp_ns or None)))
+        return ages
+
+    def hindrance(self, now_ns: int) -> Stop | None:
+        """What forbids a step now."""
+        ages = self.input_ages(now_ns)[: 3 if self.plan.needs_pose else 2]
+        return self.safety.hindrance(
+            self.episode.over, stale(ages, self.plan.settings.safety_input_timeout)
+        )
+
+    def watch(self, now_ns: int, busy: bool = False) -> Stop | None:
+        """What nobody tells: inputs that fail to come. To be asked often; notes nothing itself.
+
+        busy: a step is being made.
+        """
+        if not self.safety.active or self.plan is None:
+            return None
+        stop = self.hindrance(now_ns) or (None if busy else self._unpaired(now_ns))
+        if stop is None:
+            self.safety.clear()
+        return stop
+
+    def take(self, now_ns: int) -> Job | Stop | None:
+        """The next step, if one may start; or a stop, if the episode ends before it."""
+        if self.plan is None or self.hindrance(now_ns) is not None:
+            return None
+        pair = self.sampler.take()
+        if pair is None:
+            return None
+        if pair.new_episode is not None:
+            self.restart(pair.new_episode)
+        elif self.episode.ends(pair.stamp_ns, self.plan.max_duration_s):
+            self.sampler.give_back(unreadable=0)
+            return self.episode.over
+        return Job(
+            pair, self.plan, self.instruction, self.episode.generation,
+            age_s(now_ns, pair.stamp_ns), self.robot,
+        )
+
+    def judge(self, job: Job, answer: Answer, now_ns: int) -> Outcome:
+        """What follows from an answer, if nothing has come in between."""
+        if answer.observation is None:
+            self.sampler.give_back(answer.unreadable)
+        generation = self.episode.generation
+        is_current = job.generation == generation and self.hindrance(now_ns) is None
+        step, stop, command = answer.step, answer.stop, None
+        if step is not None and is_current:
+            try:
+                command = self._command(step, job)
+            except ValueError as error:
+                step, stop = None, Stop(Reason.NOT_FINITE, str(error))
+        account = Account(
+            job.pair, job.plan, job.instruction, self.episode.number, self.episode.step + 1,
+            job.age_s, step, answer.thresholds, answer.max_layer,
+            commanded=command is not None and self.plan.dry is None,
+            clamped=command.clamped if command is not None else (),
+        )
+        return Outcome(account, command, stop if is_current else None)
+
+    def count(self, account: Account, now_ns: int) -> None:
+        """A step was carried out; the caller has advanced the recurrent state."""
+        self.episode.count_step(account.pair.stamp_ns)
+        self.record.count(account.step, now_ns)
+        self.safety.moved(self.plan.dry)
+
+    def no_instruction(self) -> Stop | None:
+        """The stop of an active policy that has nothing to do."""
+        if self.safety.active and not self.safety.has_instruction:
+            return NO_INSTRUCTION
+        return None
+
+    def _command(self, step: Step, job: Job) -> Command:
+        """What the step asks for, within the limits. Raises ValueError as CommandMaker."""
+        command = self._maker.command(
+            step.action, job.plan.semantics, job.plan.limits, job.robot.pose
+        )
+        if job.plan.dry is not None:
+            # Nobody follows a target that is not sent.
+            self._maker.forget_target()
+        return command
+
+    def _unpaired(self, now_ns: int) -> Stop | None:
+        """Both cameras send, but never two pictures that belong together."""
+        skew_s, largest_s = self.sampler.skew_s(), self.plan.settings.image_max_skew
+        if skew_s is None or skew_s <= largest_s:
+            return None
+        idle_s = age_s(now_ns, self.record.last_step_ns)
+        if idle_s is not None and idle_s <= self.plan.settings.safety_input_timeout:
+            return None
+        return Stop(
+            Reason.INPUT_STALE,
+            f"the newest pictures of both cameras are {skew_s:.3f} s apart (image.max_skew is "
+            f"{largest_s:g} s).",
+        )
+
+
+def age_s(now_ns: int, stamp_ns: int | None) -> float | None:
+    """Seconds from the stamp to now; None where there is no stamp."""
+    return None if stamp_ns is None else (now_ns - stamp_ns) / 1e9
