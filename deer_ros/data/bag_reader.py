@@ -10,7 +10,7 @@ import numpy as np
 
 from deer_ros.data import bag_format as topics
 from deer_ros.data.bag_format import BagError
-from deer_ros.data.episode import Episode
+from deer_ros.data.episode import POSE_NAMES, Episode, joint_names
 from deer_ros.data.jpeg import decode_picture
 from deer_ros.data.units import ActionUnits, check_units, from_twist
 
@@ -122,13 +122,15 @@ def _episode(
 ) -> Episode:
     columns = _frames(recording, present & topics.MESSAGE_TYPES.keys())
     messages = {topic: [message for _, message in column] for topic, column in columns.items()}
+    proprioception, names = _proprioception(messages)
     return Episode(
         instruction=recording.instruction,
         static=_pictures(messages[topics.STATIC_TOPIC]),
         gripper=_pictures(messages[topics.GRIPPER_TOPIC]),
         stamps_ns=np.array([time_ns for time_ns, _ in columns[topics.STATIC_TOPIC]], np.int64),
         actions=_actions(messages, action),
-        proprioception=_proprioception(messages),
+        proprioception=proprioception,
+        proprioception_names=names,
         state=_states(messages),
         source=source,
     )
@@ -183,12 +185,23 @@ def _six(twist: object) -> list[float]:
     return [getattr(part, axis) for part in (twist.linear, twist.angular) for axis in "xyz"]
 
 
-def _proprioception(messages: dict[str, list]) -> np.ndarray | None:
-    if topics.POSE_TOPIC not in messages or topics.JOINTS_TOPIC not in messages:
-        return None
-    poses = [_seven(message.pose) for message in messages[topics.POSE_TOPIC]]
-    joints = [message.position for message in messages[topics.JOINTS_TOPIC]]
-    return _rows([np.concatenate(pair) for pair in zip(poses, joints)], "joint positions")
+def _proprioception(messages: dict[str, list]) -> tuple[np.ndarray | None, tuple[str, ...]]:
+    """Pose and joint positions, whichever were recorded, and their names if all have one."""
+    parts: list[np.ndarray] = []
+    names: list[str] = []
+    if topics.POSE_TOPIC in messages:
+        poses = [_seven(message.pose) for message in messages[topics.POSE_TOPIC]]
+        parts.append(np.array(poses, np.float32))
+        names += POSE_NAMES
+    if joints := messages.get(topics.JOINTS_TOPIC):
+        parts.append(_rows([message.position for message in joints], "joint positions"))
+        if any(list(message.name) != list(joints[0].name) for message in joints):
+            raise ValueError("the names of its joints, or their order, change")
+        names += joint_names(joints[0].name)
+    if not parts:
+        return None, ()
+    values = np.concatenate(parts, axis=1)
+    return values, tuple(names) if len(names) == values.shape[1] else ()
 
 
 def _seven(pose: object) -> list[float]:

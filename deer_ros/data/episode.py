@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-POSE_SIZE = 7
+POSE_NAMES = tuple(f"end_effector.{part}" for part in ("x", "y", "z", "qx", "qy", "qz", "qw"))
 """The end effector's pose in `proprioception`: position (m), then quaternion x, y, z, w."""
+POSE_SIZE = len(POSE_NAMES)
+
+
+def joint_names(joints: Sequence[str]) -> tuple[str, ...]:
+    """What the positions of these joints are called in `proprioception`."""
+    return tuple(f"joint.{joint}" for joint in joints)
+
+
+def columns_of(layout: Sequence[str], names: Sequence[str]) -> list[int]:
+    """Where in `names` the values of `layout` are. ValueError names those that are nowhere."""
+    missing = [name for name in layout if name not in names]
+    if missing:
+        raise ValueError(
+            f"the proprioception lacks {', '.join(missing)}; it has {', '.join(names) or 'no names'}"
+        )
+    return [list(names).index(name) for name in layout]
 
 
 @dataclass(frozen=True)
@@ -19,7 +36,9 @@ class Episode:
     stamps_ns: when each frame was seen, int64 (T,), growing.
     actions: float32 (T, 7): six pose values in the model's units, then gripper -1 close or
         +1 open; None where nothing was recorded.
-    proprioception: float32 (T, 7 + J): pose of the end effector, then J joint positions; or None.
+    proprioception: float32 (T, P), what the robot knew of itself: in bags the pose of the end
+        effector, then the joint positions; or None.
+    proprioception_names: what each of its P values is called; empty where nobody said.
     state: float32 (T, S): the simulator's own knowledge, in demonstrations only; or None.
     source: where the episode comes from, for messages to people.
     """
@@ -32,6 +51,7 @@ class Episode:
     proprioception: np.ndarray | None = None
     state: np.ndarray | None = None
     source: str = ""
+    proprioception_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.instruction, str):
@@ -49,9 +69,25 @@ class Episode:
                 self._check_finite(name)
         if self.actions is not None and not np.all(np.abs(self.actions[:, 6]) == 1):
             self._fail("its actions have a gripper value other than -1 (close) and +1 (open)")
+        names = self.proprioception_names
+        if names and (self.proprioception is None or len(names) != self.proprioception.shape[1]):
+            self._fail(f"its proprioception does not have one value for each of {', '.join(names)}")
 
     def __len__(self) -> int:
         return len(self.stamps_ns)
+
+    def proprioception_in(self, layout: Sequence[str]) -> np.ndarray:
+        """The values of `layout`, float32 (T, len(layout)), as a model that reads them takes them.
+
+        Raises ValueError where the episode has none of that name.
+        """
+        if self.proprioception is None:
+            self._fail("it has no proprioception")
+        try:
+            columns = columns_of(layout, self.proprioception_names)
+        except ValueError as error:
+            self._fail(str(error))
+        return self.proprioception[:, columns]
 
     def _check(self, name: str, dtype: type, shape: tuple[int | str, ...]) -> None:
         """A number in `shape` must be matched, `T` is the number of frames, other names any."""

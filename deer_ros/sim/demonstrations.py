@@ -60,6 +60,7 @@ def record_demonstration(
         stamps_ns=np.arange(len(frames), dtype=np.int64) * _PERIOD_NS,
         actions=actions,
         proprioception=proprioception,
+        proprioception_names=robot.proprioception_names,
         state=state,
         source=f"{task}, seed {seed}",
     )
@@ -70,14 +71,9 @@ def _frames(robot: SimulatedRobot, noise: _SmoothNoise) -> list[tuple[np.ndarray
     while not robot.success and len(frames) < robot.max_episode_steps:
         action, gripper = robot.expert_action()
         label = np.append(action, np.float32(gripper))
-        frames.append((*robot.pictures(), _proprioception(robot), robot.state(), label))
+        frames.append((*robot.pictures(), robot.proprioception(), robot.state(), label))
         robot.step(action[:3] + noise.next(), gripper)
     return frames
-
-
-def _proprioception(robot: SimulatedRobot) -> np.ndarray:
-    pose = robot.end_effector_position(), robot.end_effector_quaternion()
-    return np.concatenate([*pose, robot.joint_positions()]).astype(np.float32)
 
 
 def _displace(robot: SimulatedRobot, rng: np.random.Generator) -> None:

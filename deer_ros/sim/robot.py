@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 
+from deer_ros.data.episode import POSE_NAMES, joint_names
 from deer_ros.sim.opengl import choose_opengl
 
 choose_opengl()
@@ -32,6 +33,7 @@ STATE_SIZE = 21
 _ARM_JOINTS = tuple(f"right_j{i}" for i in range(7))
 _FINGER_JOINTS = ("r_close", "l_close")
 
+_PROPRIOCEPTION_NAMES = (*POSE_NAMES, *joint_names(_ARM_JOINTS + _FINGER_JOINTS))
 
 class SimulatedRobot:
     """A simulated arm on one of the tasks in `deer_ros.sim.tasks.TASKS`.
@@ -43,6 +45,7 @@ class SimulatedRobot:
 
     joint_names: tuple[str, ...] = _ARM_JOINTS + _FINGER_JOINTS
     rate_hz: int = CONTROL_RATE_HZ
+    proprioception_names: tuple[str, ...] = _PROPRIOCEPTION_NAMES
     physics_rate_hz: int = ENVIRONMENT_RATE_HZ
     max_episode_steps: int = MAX_EPISODE_STEPS
 
@@ -119,6 +122,11 @@ class SimulatedRobot:
         return np.roll(self._running().data.body("hand").xquat, -1)
 
     def expert_action(self) -> tuple[np.ndarray, float]:
+    def proprioception(self) -> np.ndarray:
+        """Pose of the hand and joint positions, float32, as `proprioception_names` says."""
+        pose = self.end_effector_position(), self.end_effector_quaternion()
+        return np.concatenate([*pose, self.joint_positions()]).astype(np.float32)
+
         """What the scripted expert would do now: float32 (6,) in -1..1, gripper -1.0 or +1.0."""
         self._running()
         return self._expert.action(self._observation)

@@ -19,6 +19,7 @@ from deer_ros.data.bags import (
     read_all_episodes,
     read_episodes,
 )
+from deer_ros.data.episode import POSE_NAMES
 from deer_ros.data.jpeg import encode_jpeg
 
 UNITS = Units()
@@ -101,6 +102,7 @@ def test_episodes_come_back_as_they_were_written(tmp_path):
         np.testing.assert_array_equal(np.diff(after.stamps_ns), np.diff(before.stamps_ns))
         np.testing.assert_allclose(after.actions, before.actions, atol=1e-6)
         np.testing.assert_array_equal(after.proprioception, before.proprioception)
+        assert after.proprioception_names == (*POSE_NAMES, "joint.a", "joint.b")
         np.testing.assert_array_equal(after.state, before.state)
         for name in ("static", "gripper"):
             difference = getattr(after, name).astype(int) - getattr(before, name)

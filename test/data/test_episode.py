@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from deer_ros.data.episode import POSE_NAMES, joint_names
 from deer_ros.data.units import check_units, from_twist, to_twist
 
 
@@ -58,3 +59,17 @@ def test_actions_survive_the_way_to_velocities_and_back(actions, rate, linear, a
 def test_actions_in_the_tools_frame_are_refused():
     with pytest.raises(ValueError, match="frame is 'tool'"):
         check_units(Units(frame="tool"))
+
+
+def test_proprioception_is_picked_by_name_in_the_order_of_a_layout():
+    names = (*POSE_NAMES, *joint_names(["one", "two"]))
+    episode = make_episode(proprioception_names=names)
+    picked = episode.proprioception_in(["joint.two", "end_effector.z"])
+    np.testing.assert_array_equal(picked, episode.proprioception[:, [8, 2]])
+    with pytest.raises(ValueError, match=r"lacks joint\.three; it has end_effector\.x, "):
+        episode.proprioception_in(["joint.three", "end_effector.z"])
+    for lacking in (make_episode(), make_episode(proprioception=None)):
+        with pytest.raises(ValueError, match="no names|no proprioception"):
+            lacking.proprioception_in(["end_effector.z"])
+    with pytest.raises(ValueError, match="one value for each of"):
+        make_episode(proprioception_names=names[1:])
