@@ -114,7 +114,10 @@ _OURS = {
     f"special_tokens.{END_OF_TEXT}": "prompt.end_of_text_token",
     f"special_tokens.{PADDING}": "prompt.padding_token",
     "max_prompt_tokens": "prompt.max_tokens",
+    "multi_execution": "action.executions_per_step",
 }
+# What a description need not say.
+_DEFAULTS = {"exit_dropout": 0.0, "lstm_dropout": 0.0, "multi_execution": 1}
 
 
 def read_description(given: Mapping[str, Any] | str | Path | None) -> Mapping[str, Any]:
@@ -220,9 +223,9 @@ def _described(name: str, value: Any, flat: Mapping[str, Any]) -> Any:
 
 
 def _translated(flat: Mapping[str, Any]) -> DeerConfig:
-    flat = {"exit_dropout": 0.0, "lstm_dropout": 0.0, **flat}
+    flat = _DEFAULTS | flat
     nested: dict[str, Any] = {
-        "action": CALVIN, "trained_in": "simulation", "max_episode_steps": CALVIN_EPISODE_STEPS,
+        "action": dict(CALVIN), "trained_in": "simulation", "max_episode_steps": CALVIN_EPISODE_STEPS,
     }
     for theirs, ours in _OURS.items():
         part, key = ours.split(".")

@@ -28,10 +28,11 @@ NO_WORKSPACE_M = 1000.0
 class ActionSemantics:
     """What the six values of an action mean (a model's config.json says it, under `action`).
 
-    Times `linear_scale` (m) and `angular_scale` (rad) they are one step's displacement; times
-    `rate_hz` that is a velocity. frame: `world` (the robot's base) or `tool`. rotation:
-    `euler_xyz_increment` or `rotation_vector`. reference: the pose that a displacement is added to,
-    the previous `target` or the `measured` one.
+    Times `linear_scale` (m) and `angular_scale` (rad) they are the displacement of one control
+    period; times `rate_hz` that is a velocity. frame: `world` (the robot's base) or `tool`.
+    rotation: `euler_xyz_increment` or `rotation_vector`. reference: the pose that a displacement is
+    added to, the previous `target` or the `measured` one. executions_per_step: so many times in a
+    row an action is carried out, a period each, before the next step is due.
     """
 
     rate_hz: float
@@ -40,6 +41,17 @@ class ActionSemantics:
     reference: str
     linear_scale: float
     angular_scale: float
+    executions_per_step: int = 1
+
+    @property
+    def period_s(self) -> float:
+        """Of control: how long one execution of an action lasts."""
+        return 1.0 / self.rate_hz
+
+    @property
+    def step_rate_hz(self) -> float:
+        """Steps per second that the model was trained for."""
+        return self.rate_hz / self.executions_per_step
 
     @property
     def max_linear_velocity(self) -> float:
@@ -104,7 +116,7 @@ class CommandMaker:
         limits: Limits,
         measured: Pose | None,
     ) -> Command:
-        """The command for one action, float (6,) in the model's units.
+        """The command for one execution of an action, float (6,) in the model's units.
 
         Raises ValueError, and changes nothing, if the action is not six finite numbers within
         LARGEST_VALUE, or if it needs a measured pose (tool frame, workspace) and there is none.
@@ -227,7 +239,7 @@ def _moved(
     limits: Limits,
     clamped: list[str],
 ) -> Pose:
-    """The pose one step later, kept inside the workspace."""
+    """The pose one period later, kept inside the workspace."""
     ahead = pose.position + linear / rate_hz
     # From outside, the way in is free, and there is no jump to the border.
     lowest = np.minimum(limits.workspace_min, pose.position)

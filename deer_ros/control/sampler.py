@@ -75,33 +75,39 @@ class _Camera:
 
 
 class Sampler:
-    """Pairs the newest pictures of two cameras, at most one pair per control period.
+    """Pairs the newest pictures of two cameras, at most one pair per step.
 
     The pair: the newest picture of the camera that is behind, and the other camera's picture
     nearest to it in time. Both must be newer than what the last step used of their camera, and at
     most `max_skew_s` apart. No stamp is used twice; a picture that comes again, or that is older
     than its camera's newest, is ignored.
 
-    The period: a pair is due one period after the one before was due, or after its stamp if that
-    was later. It may come early by JITTER of a period, so that a 20 Hz camera whose stamps tremble
-    runs at a control rate of 20 Hz without losing every second frame; and as what came early is
-    owed, n steps take at least n (1 - DRIFT) - JITTER periods all the same.
+    The period: a step lasts one control period, or several where an action is carried out several
+    times. A pair is due a step after the one before was due, or after its stamp if that was later.
+    It may come early by JITTER of a period, so that a 20 Hz camera whose stamps tremble runs at a
+    control rate of 20 Hz without losing every second frame; and as what came early is owed, steps
+    that last n periods together take at least n (1 - DRIFT) - JITTER periods all the same.
 
     A new episode: a camera's stamps that jump forward by more than `gap_s` are a gap in what was
     seen. Stamps that fall back by more than that mean that the clock was set: everything kept is
     forgotten. Both are said with the next pair.
     """
 
-    def __init__(self, period_s: float, max_skew_s: float, gap_s: float) -> None:
+    def __init__(
+        self, period_s: float, max_skew_s: float, gap_s: float, periods_per_step: int = 1
+    ) -> None:
         self.seen = 0
         self.used = 0
         self.refused = 0
-        self.set_times(period_s, max_skew_s, gap_s)
+        self.set_times(period_s, max_skew_s, gap_s, periods_per_step)
         self.forget()
 
-    def set_times(self, period_s: float, max_skew_s: float, gap_s: float) -> None:
-        """Change the control period, the largest skew and the gap, from the next offer on."""
-        self._period_ns = round(period_s * 1e9)
+    def set_times(
+        self, period_s: float, max_skew_s: float, gap_s: float, periods_per_step: int = 1
+    ) -> None:
+        """Change the control period, what a step lasts, the largest skew and the gap."""
+        self._jitter_ns = round(JITTER * period_s * 1e9)
+        self._step_ns = round((1 - DRIFT) * periods_per_step * period_s * 1e9)
         self._max_skew_ns = round(max_skew_s * 1e9)
         self._gap_ns = round(gap_s * 1e9)
 
@@ -194,12 +200,12 @@ class Sampler:
         return Pair(_nearest(static, behind), _nearest(gripper, behind), self._new_episode)
 
     def _due_ns(self) -> int:
-        return self._due_from_ns + round((1 - DRIFT) * self._period_ns)
+        return self._due_from_ns + self._step_ns
 
     def _is_due(self, pair: Pair) -> bool:
         if self._due_from_ns is None:
             return True
-        return pair.stamp_ns >= self._due_ns() - round(JITTER * self._period_ns)
+        return pair.stamp_ns >= self._due_ns() - self._jitter_ns
 
     def _note_partners(self, camera: str) -> None:
         new = self._cameras[camera].kept[-1]

@@ -4,6 +4,7 @@ moving.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from deer_ros.control.command import Command
@@ -20,7 +21,8 @@ class Emission:
 
 
 class CommandStream:
-    """Repeats a command for as long as it holds; then zeros for half a second, then nothing.
+    """Repeats a command for as long as it holds, and those that follow it; then zeros for half a
+    second, then nothing.
 
     Times are integer nanoseconds of any clock that does not jump. `poll` is to be called when
     `next_ns` has come, and after every `hold` or `stop`.
@@ -29,6 +31,8 @@ class CommandStream:
     def __init__(self, rate_hz: float) -> None:
         self.set_rate(rate_hz)
         self._command: Command | None = None
+        self._following: Iterator[Command] = iter(())
+        self._duration_ns = 0
         self._ends_ns = 0
         self._zeros_end_ns = 0
         self.next_ns: int | None = None
@@ -37,29 +41,49 @@ class CommandStream:
         """Messages per second."""
         self._period_ns = round(1e9 / rate_hz)
 
-    def hold(self, command: Command, now_ns: int, duration_s: float) -> None:
-        """Send `command` now, and again until `duration_s` has passed."""
+    def hold(
+        self,
+        command: Command,
+        now_ns: int,
+        duration_s: float,
+        following: Iterable[Command] = (),
+    ) -> None:
+        """Send `command` now, and again until `duration_s` has passed; then each that follows.
+
+        following: each is asked for when the one before has ended, and lasts as long.
+        """
         self._command = command
-        self._ends_ns = now_ns + round(duration_s * 1e9)
+        self._following = iter(following)
+        self._duration_ns = round(duration_s * 1e9)
+        self._ends_ns = now_ns + self._duration_ns
         self.next_ns = now_ns
+
+    def end_after_this(self) -> None:
+        """Let none follow the command that is held now."""
+        self._following = iter(())
 
     def stop(self, now_ns: int) -> None:
         """Send zero now."""
         self._command = None
+        self.end_after_this()
         self._zeros_end_ns = now_ns + round(ZEROS_S * 1e9)
         self.next_ns = now_ns
 
     def silence(self) -> None:
         """Send nothing any more."""
         self._command = None
+        self.end_after_this()
         self.next_ns = None
 
     def poll(self, now_ns: int) -> Emission | None:
         """The message due at `now_ns`, if any."""
         if self.next_ns is None or now_ns < self.next_ns:
             return None
-        if self._command is not None and now_ns >= self._ends_ns:
-            self.stop(now_ns)
+        while self._command is not None and now_ns >= self._ends_ns:
+            self._command = next(self._following, None)
+            self._ends_ns += self._duration_ns
+            if self._command is None:
+                self.stop(now_ns)
         command = self._command
         self.next_ns = now_ns + self._period_ns
         if command is not None:

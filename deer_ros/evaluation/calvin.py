@@ -27,7 +27,7 @@ from deer_ros.evaluation.episode import (
 from deer_ros.observation import Observation
 from deer_ros.policy import DeerPolicy
 
-MAX_STEPS = 360  # per task
+MAX_PERIODS = 360  # of control, per task
 PACKAGES = ("calvin_env", "calvin_agent")
 RENDERING = Path("validation", ".hydra", "merged_config.yaml")
 TASKS = Path("callbacks", "rollout", "tasks", "new_playtable_tasks.yaml")
@@ -85,7 +85,7 @@ def run_chain(
     episodes: list[Episode] = []
     for task in chain.tasks:
         environment.begin(task)
-        episodes.append(run_episode(policy, environment, exit_layer, MAX_STEPS))
+        episodes.append(run_episode(policy, environment, exit_layer, MAX_PERIODS))
         if not episodes[-1].success:
             break
     return tuple(episodes)
@@ -185,7 +185,7 @@ class CalvinEnvironment:
         return Observation(self._pictures["rgb_static"], self._pictures["rgb_gripper"])
 
     def step(self, action: np.ndarray, gripper: float) -> None:
-        """One control step of 1/30 s: a displacement of the target pose, as CALVIN takes it."""
+        """One control period of 1/30 s: a displacement of the target pose, as CALVIN takes it."""
         state, _, _, now = self._env.step(np.append(action, gripper).astype(np.float64))
         self._pictures = state["rgb_obs"]
         done = self._tasks.get_task_info_for_set(self._before, now, {self._task})

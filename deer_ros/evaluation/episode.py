@@ -25,7 +25,8 @@ class Environment(Protocol):
         """What its cameras see now."""
 
     def step(self, action: np.ndarray, gripper: float) -> None:
-        """One control step: action float32 (6,) in the model's units, gripper -1 close, +1 open."""
+        """One control period: action float32 (6,) in the model's units, gripper -1 close, +1 open.
+        """
 
 
 @dataclass(frozen=True)
@@ -52,10 +53,14 @@ class Setting:
 
 @dataclass(frozen=True)
 class Episode:
-    """What came of an episode. Means are over its steps."""
+    """What came of an episode. Means are over its steps.
+
+    periods: control periods that it lasted, one or more per step.
+    """
 
     success: bool
     steps: int
+    periods: int
     mean_exit_layer: float
     mean_llm_gflops: float
     mean_step_gflops: float
@@ -63,18 +68,26 @@ class Episode:
 
 
 def run_episode(
-    policy: DeerPolicy, environment: Environment, exit_layer: int | None, max_steps: int
+    policy: DeerPolicy, environment: Environment, exit_layer: int | None, max_periods: int
 ) -> Episode:
-    """From a new recurrent state until success: one step at least, `max_steps` at most."""
+    """From a new recurrent state until success: one step at least, `max_periods` at most.
+
+    The action of a step is carried out as often as the model's configuration says.
+    """
     policy.reset()
     spent: list[tuple[float, ...]] = []
-    while not spent or (len(spent) < max_steps and not environment.success):
+    periods = 0
+    while not spent or (periods < max_periods and not environment.success):
         step = policy.step(environment.observation(), environment.instruction, exit_layer)
-        environment.step(step.action, step.gripper)
         cost = step.cost
         spent.append((step.exit_layer, cost.llm_gflops, cost.step_gflops, cost.step_ms))
+        for _ in range(policy.config.action.executions_per_step):
+            environment.step(step.action, step.gripper)
+            periods += 1
+            if environment.success or periods == max_periods:
+                break
     means = np.mean(spent, axis=0).tolist()
-    return Episode(bool(environment.success), len(spent), *means)
+    return Episode(bool(environment.success), len(spent), periods, *means)
 
 
 def mean_per_step(episodes: Sequence[Episode], quantity: str) -> float:

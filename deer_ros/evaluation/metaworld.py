@@ -48,7 +48,7 @@ class MetaWorld:
         return Observation(*self._robot.pictures())
 
     def step(self, action: np.ndarray, gripper: float) -> None:
-        """One control step."""
+        """One control period."""
         self._robot.step(action, gripper)
 
 

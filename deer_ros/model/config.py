@@ -18,6 +18,8 @@ from deer_ros.model.schema import from_dict, to_dict
 
 METRICS = ("l2", "mean", "max", "cosine")
 GROUPS = 8  # of the group norms in a `conv` tower
+# A robot that moves for longer on one look is out of control.
+MOST_EXECUTIONS = 1000
 
 
 @dataclass(frozen=True)
@@ -187,7 +189,8 @@ class ActionConfig:
     """What an action means on a robot.
 
     The six values times `linear_scale` (m) and `angular_scale` (rad) are the displacement of one
-    step; times `rate_hz` they are a velocity.
+    control period; times `rate_hz` they are a velocity. The action of a step is carried out
+    `executions_per_step` times in a row, a control period each, and then comes the next step.
     """
 
     rate_hz: float = 30.0
@@ -196,8 +199,14 @@ class ActionConfig:
     reference: str = "target"
     linear_scale: float = 0.02
     angular_scale: float = 0.05
+    executions_per_step: int = 1
 
     def __post_init__(self) -> None:
+        if not 1 <= self.executions_per_step <= MOST_EXECUTIONS:
+            raise ValueError(
+                f"action.executions_per_step is {self.executions_per_step}; it must be 1 to "
+                f"{MOST_EXECUTIONS}."
+            )
         for name, allowed in (
             ("frame", ("world", "tool")),
             ("rotation", ("euler_xyz_increment", "rotation_vector")),
@@ -218,8 +227,8 @@ class ActionConfig:
 class DeerConfig:
     """All that `config.json` of a model directory says.
 
-    `max_episode_steps` is how long an episode lasts at most, in steps. `proprioception` is None:
-    models that read joint states are not supported yet.
+    `max_episode_steps` is how long an episode lasts at most, in control periods. `proprioception`
+    is None: models that read joint states are not supported yet.
     """
 
     vision: VisionConfig = field(default_factory=VisionConfig)

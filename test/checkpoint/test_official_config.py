@@ -108,12 +108,20 @@ def test_a_description_stands_in_for_values_that_are_missing():
         ({"llm": {"heads": 16}}, "the description has 'llm.heads', which is not known"),
         ({"layer_kept": 12}, "the description has 'layer_kept', which is not known"),
         ({"checkpoint_scalars": {"novel": 1}}, "the checkpoint holds 'novel' beside its tensors"),
+        ({"multi_execution": 0}, "action.executions_per_step is 0; it must be 1 to"),
         ({"llm": {"n_heads": "16"}}, "language.heads is '16'; it must be of type int"),
     ],
 )
 def test_a_description_that_does_not_fit_is_refused(given, complaint):
     with pytest.raises(ValueError, match=complaint):
         official_config(given, PUBLISHED_3B.values(), width=2048)
+
+
+def test_an_action_may_be_carried_out_several_times():
+    config = with_values()
+    several = official_config({"multi_execution": 3}, PUBLISHED_3B.values(), width=2048)
+    assert (config.action.executions_per_step, several.action.executions_per_step) == (1, 3)
+    assert official_config({}, PUBLISHED_3B.values(), width=2048) == config, "and no later one is"
 
 
 def test_what_nothing_says_is_named():

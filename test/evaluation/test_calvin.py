@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_model import write_tiny_model
+from tiny_model import tiny_config, write_tiny_model
 
 from deer_ros import DeerPolicy, Observation
 from deer_ros.cli.main import main
@@ -83,13 +84,51 @@ def test_every_task_starts_with_a_new_recurrent_state(policy):
     table.observation = lambda: Observation(*np.zeros((2, 32, 32, 3), np.uint8))
     table.step = lambda action, gripper: actions.append(action)
     for _ in range(2):
-        run_episode(policy, table, 6, max_steps=2)
+        run_episode(policy, table, 6, max_periods=2)
     np.testing.assert_array_equal(actions[0], actions[2])
     assert not np.array_equal(actions[0], actions[1])
 
 
+@pytest.fixture(scope="module")
+def patient(tmp_path_factory) -> DeerPolicy:
+    """A policy whose every action is carried out three times."""
+    folder = tmp_path_factory.mktemp("models") / "patient"
+    action = dataclasses.replace(tiny_config().action, executions_per_step=3)
+    return DeerPolicy.from_pretrained(write_tiny_model(folder, action=action))
+
+
+@pytest.mark.parametrize("needed, limit, steps, periods", [
+    (6, 360, 2, 6), (7, 360, 3, 7), (1, 360, 1, 1), (None, 360, 120, 360), (None, 10, 4, 10),
+])
+def test_an_action_is_carried_out_as_often_as_the_model_says_until_success_or_the_limit(
+    patient, needed, limit, steps, periods
+):
+    table, actions = Table(needed), []
+    table.begin("open_drawer")
+    carry_out = table.step
+    table.step = lambda action, gripper: (actions.append((*action, gripper)),
+                                          carry_out(action, gripper))
+    outcome = run_episode(patient, table, None, limit)
+    assert (outcome.success, outcome.steps, outcome.periods) == (needed is not None, steps, periods)
+    assert len(actions) == periods
+    assert all(actions[n] == actions[n - n % 3] for n in range(periods))
+
+
+def test_the_recurrent_state_advances_once_per_step_however_often_it_is_carried_out(patient):
+    table, actions = Table(None), []
+    table.begin("open_drawer")
+    blank = Observation(*np.zeros((2, 32, 32, 3), np.uint8))
+    table.observation = lambda: blank
+    table.step = lambda action, gripper: actions.append(action)
+    run_episode(patient, table, 6, 9)
+    patient.reset()
+    expected = [patient.step(blank, "open the drawer", 6).action for _ in range(3)]
+    np.testing.assert_array_equal(actions[::3], expected)
+    assert not np.array_equal(expected[0], expected[1])
+
+
 def episode(success: bool, steps: int, exit_layer: float, gflops: float) -> Episode:
-    return Episode(success, steps, exit_layer, gflops, 10 * gflops, 1.0)
+    return Episode(success, steps, steps, exit_layer, gflops, 10 * gflops, 1.0)
 
 
 def test_the_score_counts_tasks_in_a_row_and_averages_over_all_steps():
@@ -204,7 +243,7 @@ def evaluate(*arguments) -> int:
 def test_the_command_runs_the_chains_and_says_what_the_papers_table_says(
     installed, folder, capsys, monkeypatch
 ):
-    monkeypatch.setattr(calvin, "MAX_STEPS", 4)
+    monkeypatch.setattr(calvin, "MAX_PERIODS", 4)
     asked = (folder, "--dataset", installed / "task_D_D", "--chains", 3, "--exits", "2,6")
     assert evaluate(*asked, "--json") == 0
     found = json.loads(capsys.readouterr().out)
@@ -227,7 +266,7 @@ def test_the_command_runs_the_chains_and_says_what_the_papers_table_says(
 
 
 def test_without_a_setting_the_models_own_thresholds_run(installed, folder, capsys, monkeypatch):
-    monkeypatch.setattr(calvin, "MAX_STEPS", 1)
+    monkeypatch.setattr(calvin, "MAX_PERIODS", 1)
     assert evaluate(folder, "--dataset", installed / "task_D_D", "--chains", 1, "--json") == 0
     scores = json.loads(capsys.readouterr().out)["scores"]
     assert [s["setting"] for s in scores] == ["own thresholds"]

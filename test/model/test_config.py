@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from tiny_model import tiny_config
 
 from deer_ros.model.config import (
+    ActionConfig,
     DeerConfig,
     ExitConfig,
     HeadConfig,
@@ -127,15 +128,17 @@ def test_a_size_that_cannot_be_is_refused(build, complaint):
 @pytest.mark.parametrize("name, value", [
     ("frame", "camera"), ("rotation", "quaternion"), ("reference", "none"),
     ("rate_hz", 0.0), ("linear_scale", math.inf), ("angular_scale", -1.0),
+    ("executions_per_step", 0), ("executions_per_step", 1001), ("executions_per_step", 1.5),
 ])
 def test_an_action_that_means_nothing_is_refused(name, value):
     with pytest.raises(ValueError, match=f"action.{name} is"):
         DeerConfig.from_dict({"action": {name: value}})
 
 
-def test_what_no_robot_would_obey_is_refused_by_name():
-    with pytest.raises(ValueError, match="unknown key 'action.executions_per_step'"):
-        DeerConfig.from_dict({"action": {"executions_per_step": 3}})
+def test_an_action_is_carried_out_once_unless_the_configuration_says_otherwise():
+    assert DeerConfig.from_dict({}).action.executions_per_step == 1
+    assert DeerConfig.from_dict({"action": {"executions_per_step": 3}}).action == (
+        ActionConfig(executions_per_step=3))
 
 
 @pytest.mark.parametrize("text", ["", "[1", "[]", "\x00", '{"vision": {"type": "clip"'])

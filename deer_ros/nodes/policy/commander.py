@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from rclpy.clock import ROSClock
 
@@ -17,15 +17,17 @@ class Commander:
 
     A command lasts in the robot's time: that of /clock in simulation, else a clock that nobody can
     set. All methods may be called from any thread; the first message goes out before they return.
+    `lock` is held while a following command is asked for, and while anything is sent.
     """
 
     def __init__(
         self, clock: ROSClock, publish: Callable[[Command | None], None], rate_hz: float
     ) -> None:
+        self.lock = threading.RLock()
         self._clock = clock
         self._publish = publish
         self._stream = CommandStream(rate_hz)
-        self._condition = threading.Condition()
+        self._condition = threading.Condition(self.lock)
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="commander", daemon=True)
         self._thread.start()
@@ -35,12 +37,19 @@ class Commander:
         with self._condition:
             self._stream.set_rate(rate_hz)
 
-    def hold(self, command: Command, duration_s: float) -> None:
-        """Send a command now and repeat it for `duration_s`, then zeros."""
+    def hold(
+        self, command: Command, duration_s: float, following: Iterable[Command] = ()
+    ) -> None:
+        """Send a command now and repeat it for `duration_s`, then each that follows, then zeros."""
         with self._condition:
             if not self._closed:
-                self._stream.hold(command, self._now_ns(), duration_s)
+                self._stream.hold(command, self._now_ns(), duration_s, following)
                 self._send_due()
+
+    def end_after_this(self) -> None:
+        """Let none follow the command that is held now."""
+        with self._condition:
+            self._stream.end_after_this()
 
     def stop(self) -> None:
         """Send zero now."""
