@@ -1,4 +1,4 @@
-"""What a step costs, in multiply-adds, from the sizes in the configuration alone.
+"""What a step costs in multiply-adds, from the sizes in the configuration alone.
 
 A GFLOP here is 1e9 multiply-adds of linear, convolution and attention products, each counted once,
 as the DeeR paper's figures are. Norms, activations and softmax are left out.
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+
+import numpy as np
 
 from deer_ros.model.config import DeerConfig, VisionConfig
 
@@ -51,9 +53,26 @@ class CostModel:
         return self.vision_gflops + language + self.head_gflops(self.head_calls(exit_index))
 
     @property
+    def first_exit(self) -> int:
+        """The first exit that the criterion can take, counted from 0.
+
+        An exit after layer 1 has nothing to be compared with.
+        """
+        return int(self.config.exit_layers[0] == 1 and len(self.config.exit_layers) > 1)
+
+    @property
     def fixed_gflops(self) -> float:
         """What a step costs at least: it leaves at the first exit that the criterion can take."""
-        return self.step_gflops(0)
+        return self.step_gflops(self.first_exit)
+
+    def exit_gflops(self, scope: str) -> np.ndarray:
+        """Every exit's cost, having asked all before it, in `scope` (`llm` or `step`): (exits,)."""
+        exits = enumerate(self.config.exit_layers)
+        if scope == "llm":
+            return np.array([self.language_gflops(layer) for _, layer in exits])
+        if scope == "step":
+            return np.array([self.step_gflops(index) for index, _ in exits])
+        raise ValueError(f"scope is {scope!r}; allowed are llm and step.")
 
 
 def tower_macs(vision: VisionConfig) -> int:

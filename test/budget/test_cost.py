@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from random_configs import PROMPT, configs
 from tiny_model import tiny_config
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -21,55 +22,9 @@ from deer_ros.budget.cost import (
     resampler_macs,
     tower_macs,
 )
-from deer_ros.model.config import (
-    DeerConfig,
-    HeadConfig,
-    LanguageConfig,
-    PromptConfig,
-    ResamplerConfig,
-    VisionConfig,
-)
+from deer_ros.model.config import DeerConfig, ExitConfig
 from deer_ros.model.deer import DeerModel
 from deer_ros.model.vision import ClipTower
-
-sizes = st.integers(1, 3)
-PROMPT = PromptConfig(0, 1, 2, 3)
-
-clip_towers = st.builds(
-    lambda heads, dim, patch, side, layers, ratio: VisionConfig(
-        "clip", image_size=patch * side, width=heads * dim, patch_size=patch, layers=layers,
-        heads=heads, mlp_ratio=float(ratio),
-    ),
-    sizes, st.integers(2, 5), sizes, sizes, sizes, sizes,
-)
-conv_towers = st.builds(
-    lambda side, channels, strides: VisionConfig(
-        "conv", image_size=side, width=8 * channels[-1], channels=tuple(8 * c for c in channels),
-        strides=tuple(strides[: len(channels)]),
-    ),
-    st.integers(30, 40),
-    st.lists(sizes, min_size=1, max_size=3),
-    st.lists(sizes, min_size=3, max_size=3),
-)
-languages = st.builds(
-    lambda heads, dim, layers, ratio, every, cross: LanguageConfig(
-        width=heads * dim, layers=layers, heads=heads, mlp_ratio=ratio, vocabulary=8,
-        cross_attention_every=every, cross_attention_heads=cross, cross_attention_head_dim=3,
-        cross_attention_mlp_ratio=ratio + 1,
-    ),
-    sizes, st.integers(2, 4), sizes, sizes, sizes, sizes,
-)
-heads = st.builds(HeadConfig, lstm_width=st.integers(2, 6), lstm_layers=sizes,
-                  mlp_widths=st.lists(st.integers(2, 6), min_size=1, max_size=3).map(tuple))
-resamplers = st.builds(ResamplerConfig, depth=sizes, latents=st.integers(2, 5), heads=sizes,
-                       head_dim=sizes, mlp_ratio=sizes)
-configs = st.builds(
-    lambda vision, resampler, language, head: DeerConfig(
-        vision=vision, resampler=resampler, language=language, head=head, prompt=PROMPT
-    ),
-    clip_towers | conv_towers, resamplers, languages, heads,
-)
-
 
 def counted_macs(function) -> int:
     with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -133,3 +88,21 @@ def test_every_layer_and_every_token_adds_to_the_cost(tokens, layers):
     cost, longer = (CostModel(DeerConfig(), n) for n in (tokens, tokens + 1))
     assert cost.language_gflops(layers) > cost.language_gflops(layers - 1)
     assert longer.language_gflops(layers) > cost.language_gflops(layers)
+
+
+@pytest.mark.parametrize(("interval", "first"), [(1, 1), (2, 0), (3, 0), (6, 0)])
+def test_the_fixed_part_ends_at_the_first_exit_that_can_be_taken(interval, first):
+    config = tiny_config(prompt=PROMPT, exits=ExitConfig(interval=interval))
+    cost = CostModel(config, prompt_tokens=6)
+    assert cost.first_exit == first
+    assert cost.fixed_gflops == cost.step_gflops(first)
+
+
+@given(config=configs, tokens=st.integers(1, 9))
+def test_exits_cost_the_layers_before_them_or_all_of_the_step(config, tokens):
+    cost = CostModel(config, tokens)
+    for index, layer in enumerate(config.exit_layers):
+        assert cost.exit_gflops("llm")[index] == cost.language_gflops(layer)
+        assert cost.exit_gflops("step")[index] == cost.step_gflops(index)
+    with pytest.raises(ValueError, match="scope is 'LLM'; allowed are llm and step"):
+        cost.exit_gflops("LLM")
