@@ -23,8 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True,
                         help="folder of bags; what it holds already is kept and completed")
     parser.add_argument("--tasks", type=_tasks, default=DEMONSTRATION_TASKS, metavar="A,B",
-                        help=f"of {', '.join(TASKS)} (default: the first "
-                             f"{len(DEMONSTRATION_TASKS)})")
+                        help=f"of {', '.join(TASKS)} (default: the "
+                             f"{len(DEMONSTRATION_TASKS)} of the benchmark)")
     parser.add_argument("--episodes", type=_positive, default=150, metavar="N",
                         help="successful episodes of each task (default: 150)")
     parser.add_argument("--seed", type=_not_negative, default=0, metavar="N",

@@ -1,4 +1,4 @@
-"""Meta-World's scripted experts in this project's units of action."""
+"""Scripted experts in this project's units of action."""
 
 from __future__ import annotations
 
@@ -7,12 +7,18 @@ import warnings
 import numpy as np
 from metaworld.policies import ENV_POLICY_MAP
 
+from deer_ros.sim.balls import BallExpert
+from deer_ros.sim.tasks import THREE_BALLS, Task
+
 
 class ScriptedExpert:
-    """The scripted expert of one Meta-World environment. It sees the full state, goal included."""
+    """The scripted expert of one task. It sees the full state, goal included."""
 
-    def __init__(self, environment: str) -> None:
-        self._policy = ENV_POLICY_MAP[environment]()
+    def __init__(self, task: Task) -> None:
+        if task.environment == THREE_BALLS:
+            self._policy = BallExpert(task.choice)
+        else:
+            self._policy = ENV_POLICY_MAP[task.environment]()
 
     def action(self, observation: np.ndarray) -> tuple[np.ndarray, float]:
         """What the expert does.

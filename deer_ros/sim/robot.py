@@ -15,9 +15,10 @@ import mujoco  # noqa: E402 - MuJoCo reads the choice of OpenGL when it is impor
 from metaworld.env_dict import ALL_V3_ENVIRONMENTS  # noqa: E402
 from metaworld.sawyer_xyz_env import SawyerXYZEnv  # noqa: E402
 
+from deer_ros.sim.balls import ThreeBalls  # noqa: E402
 from deer_ros.sim.cameras import Cameras, check_picture_size  # noqa: E402
 from deer_ros.sim.experts import ScriptedExpert  # noqa: E402
-from deer_ros.sim.tasks import find_task  # noqa: E402
+from deer_ros.sim.tasks import THREE_BALLS, Task, find_task  # noqa: E402
 
 ENVIRONMENT_RATE_HZ = 80
 ENVIRONMENT_STEPS_PER_CONTROL_STEP = 4
@@ -67,7 +68,7 @@ class SimulatedRobot:
         if seed < 0:
             raise ValueError(f"the seed is {seed}; it must be 0 or more")
         if new != self._task:
-            self._load(new.environment)
+            self._load(new)
             self._task = new
         self._environment.seed(int(seed))
         self._environment.reset()
@@ -75,7 +76,7 @@ class SimulatedRobot:
         # first pictures and state would have them where they were before.
         mujoco.mj_forward(self._environment.model, self._environment.data)
         self._observation = self._environment._get_obs()
-        self._expert = ScriptedExpert(new.environment)
+        self._expert = ScriptedExpert(new)
         self._environment_steps = 0
         self._success = False
 
@@ -183,13 +184,16 @@ class SimulatedRobot:
             raise RuntimeError("the simulated robot has no episode yet: call reset first")
         return self._environment
 
-    def _load(self, name: str) -> None:
+    def _load(self, task: Task) -> None:
         self.close()
-        self._environment = _make_environment(name)
+        self._environment = _make_environment(task)
 
 
-def _make_environment(name: str) -> SawyerXYZEnv:
-    environment = ALL_V3_ENVIRONMENTS[name]()
+def _make_environment(task: Task) -> SawyerXYZEnv:
+    if task.environment == THREE_BALLS:
+        environment = ThreeBalls(task.choice)
+    else:
+        environment = ALL_V3_ENVIRONMENTS[task.environment]()
     # The goal belongs to the full observation. The space that observations are clipped to was
     # computed while it was hidden and would clip it to zero.
     environment._partially_observable = False

@@ -14,16 +14,21 @@ EVALUATION_SEED_START = 1_000_000
 
 @dataclass(frozen=True)
 class Task:
-    """One task: its name, the Meta-World environment it runs in and what the robot is told.
+    """One task: its name, the environment it runs in and what the robot is told.
 
-    `noise_factor` says how much of the usual noise the expert bears in demonstrations.
+    environment: of Meta-World, or `THREE_BALLS`; there `choice` says which ball is meant.
+    noise_factor: how much of the usual noise the expert bears in demonstrations.
     """
 
     name: str
     environment: str
     instruction: str
     noise_factor: float = 1.0
+    choice: str = ""
 
+
+THREE_BALLS = "three-balls"
+"""The scene of `deer_ros.sim.balls`."""
 
 # Experts that hold or balance something bear less noise.
 _DELICATE = 0.6
@@ -55,13 +60,33 @@ _ALL = (
         _DELICATE,
     ),
     Task("handle-press", "handle-press-v3", "press the handle down"),
+    *(
+        Task(f"ball-{name}", THREE_BALLS, f"touch the {words}", choice=choice)
+        for name, choice, words in (
+            ("red", "red", "red ball"),
+            ("green", "green", "green ball"),
+            ("blue", "blue", "blue ball"),
+            ("left", "leftmost", "ball on the left"),
+            ("middle", "middle", "ball in the middle"),
+            ("right", "rightmost", "ball on the right"),
+            ("next", "next to red", "ball next to the red one"),
+        )
+    ),
 )
 
 TASKS: dict[str, Task] = {task.name: task for task in _ALL}
 """Every task by its name."""
 
-DEMONSTRATION_TASKS: tuple[str, ...] = tuple(TASKS)[:10]
-"""The tasks that demonstrations are collected of when none is named."""
+_FIXTURES = (
+    "drawer-open", "drawer-close", "button-press-topdown", "window-open", "window-close",
+    "faucet-open", "faucet-close",
+)  # fmt: skip
+DEMONSTRATION_TASKS: tuple[str, ...] = (
+    "push",
+    *_FIXTURES,
+    *(name for name, task in TASKS.items() if task.environment == THREE_BALLS),
+)
+"""The tasks of the benchmark: demonstrated, learned and evaluated when none is named."""
 
 
 def find_task(name: str) -> Task:

@@ -191,13 +191,13 @@ def task(request) -> str:
     return request.param
 
 
-def test_the_state_has_one_length_and_holds_the_goal(robot, task):
+def test_the_state_has_one_length_and_holds_the_goal_or_the_last_ball(robot, task):
     robot.reset(task, SEED)
     state = robot.state()
     assert state.shape == (STATE_SIZE,) and state.dtype == np.float32
     np.testing.assert_allclose(state[:3], robot.end_effector_position(), atol=1e-6)
     for _ in range(2):
-        np.testing.assert_allclose(robot.state()[-3:], robot._environment._target_pos, atol=0.02)
+        np.testing.assert_allclose(robot.state()[-3:], robot._environment._get_pos_goal(), atol=0.02)
         robot.step(STILL, gripper=1.0)
     assert np.abs(robot.state()[-3:]).max() > 0.05
 

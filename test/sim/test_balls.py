@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from deer_ros.sim.balls import CHOICES
+from deer_ros.sim.robot import SimulatedRobot
+from deer_ros.sim.tasks import TASKS, THREE_BALLS
+
+BALL_TASKS = [name for name, task in TASKS.items() if task.environment == THREE_BALLS]
+
+
+@pytest.fixture(scope="module")
+def robot():
+    robot = SimulatedRobot(height=96, width=96)
+    yield robot
+    robot.close()
+
+
+def balls(robot: SimulatedRobot) -> np.ndarray:
+    state = robot.state()
+    return np.stack([state[4:7], state[11:14], state[18:21]])
+
+
+def test_every_choice_has_its_task():
+    assert {TASKS[name].choice for name in BALL_TASKS} == set(CHOICES)
+
+
+def test_all_tasks_of_the_scene_show_the_same_pictures_and_state_for_a_seed(robot):
+    seen = []
+    for name in BALL_TASKS:
+        robot.reset(name, 5)
+        seen.append((*robot.pictures(), robot.state()))
+    for pictures in zip(*seen):
+        for other in pictures[1:]:
+            np.testing.assert_array_equal(other, pictures[0])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_only_the_ball_that_is_meant_counts(robot, seed):
+    """The expert of one ball succeeds at exactly those tasks that mean this ball."""
+    robot.reset("ball-red", seed)
+    scene = balls(robot)
+    for said in BALL_TASKS:
+        robot.reset(said, seed)
+        meant = CHOICES[TASKS[said].choice](scene)
+        while not robot.success and robot.steps < 20:
+            robot.step(*robot.expert_action())
+        fingertips = robot.end_effector_position() - [0, 0, 0.045]
+        distances = np.linalg.norm(scene - fingertips, axis=1)
+        assert robot.success and distances.argmin() == meant
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_balls_are_told_apart_with_a_margin(robot, seed):
+    robot.reset("ball-next", seed)
+    scene = balls(robot)
+    x = np.sort(scene[:, 0])
+    near, far = np.sort(np.linalg.norm(scene[1:] - scene[0], axis=1))
+    assert np.diff(x).min() >= 0.06 and near >= 0.12 and far - near >= 0.06
+
+
+def test_the_choices_name_the_balls_as_the_robot_sees_them():
+    scene = np.array([[0.2, 0.6, 0.03], [-0.2, 0.6, 0.03], [0.1, 0.8, 0.03]])
+    meant = {name: choose(scene) for name, choose in CHOICES.items()}
+    assert meant == {
+        "red": 0, "green": 1, "blue": 2, "leftmost": 1, "middle": 2, "rightmost": 0,
+        "next to red": 2,
+    }  # fmt: skip
+
+
+def test_the_balls_can_be_seen(robot):
+    robot.reset("ball-red", 3)
+    picture, _ = robot.pictures()
+    red, green, blue = picture.astype(int).transpose(2, 0, 1)
+    assert ((green > 150) & (red < 60) & (blue < 60)).sum() > 20
+    assert ((blue > 150) & (red < 60) & (green < 60)).sum() > 20
