@@ -26,6 +26,7 @@ from deer_ros.model.config import DeerConfig, ExitConfig
 from deer_ros.model.deer import DeerModel
 from deer_ros.model.vision import ClipTower
 
+
 def counted_macs(function) -> int:
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         function()
