@@ -21,13 +21,13 @@ from deer_ros.model.config import DeerConfig
 from deer_ros.nodes.children import ChildDied, NodeProcess
 from deer_ros.nodes.domain import isolate, reserved_domain
 from deer_ros.nodes.episode_runner import EpisodeRunner, RunFailed
-from deer_ros.stepping.settings import ALWAYS, NEVER
 from deer_ros.report.episodes import PicturedEpisode, summarise
 from deer_ros.report.progress import track
 from deer_ros.report.run_folder import results, write_run
 from deer_ros.report.tables import console, task_table
 from deer_ros.resources import bundled_model
 from deer_ros.sim.tasks import EVALUATION_SEED_START, find_task
+from deer_ros.stepping.settings import ALWAYS, NEVER
 
 DEFAULT_TASKS = ("push", "drawer-open", "drawer-close", "button-press-topdown", "window-open",
                  "window-close", "faucet-open", "faucet-close")

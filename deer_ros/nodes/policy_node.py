@@ -28,13 +28,13 @@ from std_srvs.srv import SetBool, Trigger
 
 from deer_ros.nodes.policy.diagnostics import Diagnostics
 from deer_ros.nodes.policy.inputs import Inputs
-from deer_ros.stepping.loading import load_policy, what_is_loaded
 from deer_ros.nodes.policy.loop import PolicyLoop
 from deer_ros.nodes.policy.outputs import Outputs
 from deer_ros.nodes.policy.parameters import NodeParameters
+from deer_ros.nodes.policy.stop_signals import block_stop_signals, on_stop_signal
+from deer_ros.stepping.loading import load_policy, what_is_loaded
 from deer_ros.stepping.plan import Plan
 from deer_ros.stepping.settings import Settings
-from deer_ros.nodes.policy.stop_signals import block_stop_signals, on_stop_signal
 
 if TYPE_CHECKING:
     from deer_ros.policy import DeerPolicy

@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deer_ros.stepping.settings import Settings
 from deer_ros.resources import bundled_model
+from deer_ros.stepping.settings import Settings
 
 if TYPE_CHECKING:
     from deer_ros.policy import DeerPolicy

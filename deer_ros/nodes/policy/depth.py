@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from rclpy.impl.rcutils_logger import RcutilsLogger
 
-from deer_ros.stepping.brain import Brain
 from deer_ros.nodes.policy.worker import Worker
+from deer_ros.stepping.brain import Brain
 
 if TYPE_CHECKING:
     from deer_ros.policy import DeerPolicy
