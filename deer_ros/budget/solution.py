@@ -52,7 +52,13 @@ def solve(
     cost: CostModel,
     table: CostTable | None = None,
     calibration: Calibration | None = None,
+    max_layer: int | None = None,
+    dtype: str = "float32",
 ) -> Solution:
     """The exit rule for `budget`. Raises BudgetError, with the reachable interval, for what cannot
-    be met or lacks its table or calibration."""
+    be met or lacks its table or calibration.
+
+    max_layer: the deepest layer that is loaded or permitted otherwise; None: all of the model's.
+    dtype: of the weights, for `memory_mib` (see `deer_ros.budget.memory`).
+    """
     raise NotImplementedError
