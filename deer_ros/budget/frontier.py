@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
+
+from deer_ros.budget.solver import exits_taken
 
 # Fractional parts of multiples of the golden ratio fill 0..1 as evenly as any sequence can.
 _GOLDEN = (5**0.5 - 1) / 2
@@ -13,9 +16,9 @@ _GOLDEN = (5**0.5 - 1) / 2
 
 @dataclass(frozen=True)
 class Frontier:
-    """R rows, cost growing and error falling; each is one exit rule for K permitted exits.
+    """R rows, their cost growing; each is one exit rule for K permitted exits.
 
-    thresholds: float32 (R, K), the last column infinite. shares: float64 (R, K), the share of the
+    thresholds: float32 (R, K), the last column `ALWAYS`. shares: float64 (R, K), the share of the
     calibration's steps that leaves at each exit. cost: float64 (R,), mean cost of a step, in the
     unit of the costs that were asked for. error: float64 (R,), mean difference to the full-depth
     action. losses: float32 (R, M), every held-out episode's mean difference to the full-depth
@@ -68,6 +71,48 @@ class Frontier:
             for value in (getattr(self, field.name),)
         }
         return Frontier(**chosen)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Steps of demonstrations, as thresholds of K permitted exits are judged by.
+
+    deltas: float32 (K, n), the criterion's values. errors: float32 (K, n), difference of every
+    exit's action to the full-depth action. costs: float64 (K,), of a step that leaves there.
+    """
+
+    deltas: np.ndarray
+    errors: np.ndarray
+    costs: np.ndarray
+
+    def __post_init__(self) -> None:
+        if self.deltas.shape != self.errors.shape or self.costs.shape != self.deltas.shape[:1]:
+            raise ValueError(
+                f"deltas have shape {self.deltas.shape}, errors {self.errors.shape} and costs "
+                f"{self.costs.shape}; they must be (exits, samples), the same, and (exits,)."
+            )
+
+    @cached_property
+    def first_exit(self) -> bool:
+        """Whether the criterion can take the first exit: it has something to compare with."""
+        return len(self.costs) == 1 or bool(np.isfinite(self.deltas[0]).all())
+
+    def mean_cost(self, thresholds: np.ndarray) -> float:
+        """Mean cost of a step under `thresholds` (K,)."""
+        counts = np.bincount(exits_taken(self.deltas, thresholds), minlength=len(self.costs))
+        return float(counts @ self.costs) / self.deltas.shape[1]
+
+    def ladder(self, thresholds: np.ndarray) -> Frontier:
+        """Rows (R, K) judged, in order of cost; of equally dear ones the one with least error."""
+        exits = np.stack([exits_taken(self.deltas, row) for row in thresholds])
+        steps = np.arange(self.deltas.shape[1])
+        error = np.array([self.errors[row, steps].mean(dtype=np.float64) for row in exits])
+        count = len(self.costs)
+        shares = np.stack([np.bincount(row, minlength=count) for row in exits]) / len(steps)
+        cost = shares @ self.costs
+        order = np.lexsort((error, cost))
+        order = order[np.diff(cost[order], prepend=-np.inf) > 0]
+        return Frontier(thresholds[order], shares[order], cost[order], error[order])
 
 
 def lower_hull(cost: np.ndarray, error: np.ndarray) -> np.ndarray:

@@ -67,19 +67,26 @@ def thresholds_for(deltas: np.ndarray, shares: np.ndarray) -> np.ndarray:
         )
     wanted = np.floor(np.float32(deltas.shape[1]) * shares.astype(np.float32)).astype(np.int64)
     thresholds = np.full(len(shares), NEVER, np.float32)
-    left = np.zeros(deltas.shape[1], bool)
-    for exit_number, count in enumerate(wanted[:-1]):
-        values = deltas[exit_number]
-        staying = values[~left]
-        if 0 < count <= len(staying):
-            thresholds[exit_number] = np.partition(staying, count - 1)[count - 1]
-            left |= values <= thresholds[exit_number]
     thresholds[-1] = ALWAYS
+    staying = np.arange(deltas.shape[1])
+    for exit_number, count in enumerate(wanted[:-1]):
+        if 0 < count <= len(staying):
+            values = deltas[exit_number].take(staying)
+            thresholds[exit_number] = np.partition(values, count - 1)[count - 1]
+            staying = staying[~(values <= thresholds[exit_number])]
     return thresholds
+
+
+def exits_taken(deltas: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+    """Number of the exit at which each sample leaves, int64 (n,); the last takes the rest.
+
+    deltas: (K, n). thresholds: (K,). A NaN delta never leaves.
+    """
+    agrees = deltas <= thresholds[:, None]
+    agrees[-1] = True
+    return agrees.argmax(axis=0)
 
 
 def leaving(deltas: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
     """How many samples leave at each exit, int64 (K,); the last takes the rest. deltas: (K, n)."""
-    agrees = deltas <= thresholds[:, None]
-    agrees[-1] = True
-    return np.bincount(agrees.argmax(axis=0), minlength=len(thresholds))
+    return np.bincount(exits_taken(deltas, thresholds), minlength=len(thresholds))

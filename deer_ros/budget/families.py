@@ -1,0 +1,75 @@
+"""The authors' one-parameter families of thresholds, solved for a budget instead of for a ratio."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from deer_ros.budget.frontier import Frontier, Samples
+from deer_ros.budget.solver import ALWAYS, NEVER, family_shares, thresholds_for
+
+COARSE_ROWS = 9
+BISECTIONS = 16
+
+
+def family_ladder(samples: Samples, family: str, cost: float | None = None) -> Frontier:
+    """Rows of a family's thresholds, from the first exit always to the last always.
+
+    cost: where to have rows closest together, in the unit of `samples.costs`: the family's
+    parameter is bisected for it. Between the rows that enclose it lies no more than the family's
+    own steps leave (one sample, or a tie). Raises ValueError for another family.
+    """
+    tried: dict[float, tuple[float, np.ndarray]] = {}
+    parameter_of = _parametrisation(family, len(samples.costs))
+
+    def mean_cost(x: float) -> float:
+        shares = family_shares(
+            family, parameter_of(x), len(samples.costs), first_exit=samples.first_exit
+        )
+        thresholds = thresholds_for(samples.deltas, shares)
+        tried[x] = samples.mean_cost(thresholds), thresholds
+        return tried[x][0]
+
+    if len(samples.costs) > 1:
+        coarse = np.linspace(0, 1, COARSE_ROWS)
+        found = [mean_cost(x) for x in coarse]
+        if cost is not None and found[0] <= cost < found[-1]:
+            above = int(np.argmax(np.array(found) > cost))
+            _bisect(mean_cost, coarse[above - 1], coarse[above], cost)
+    rows = [thresholds for _, thresholds in tried.values()]
+    return samples.ladder(np.array([always(samples, 0), *rows, always(samples, -1)]))
+
+
+def always(samples: Samples, exit_number: int) -> np.ndarray:
+    """Thresholds (K,) float32 that leave at one exit always; -1 is the last.
+
+    A first exit that nothing comes before cannot be taken: then it is the second.
+    """
+    thresholds = np.full(len(samples.costs), NEVER, np.float32)
+    thresholds[exit_number] = ALWAYS
+    if not samples.first_exit and len(thresholds) > 1 and exit_number == 0:
+        thresholds[1] = ALWAYS
+    thresholds[-1] = ALWAYS
+    return thresholds
+
+
+def _bisect(mean_cost: Callable[[float], float], low: float, high: float, cost: float) -> None:
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        found = mean_cost(middle)
+        if found == cost:
+            return
+        low, high = (middle, high) if found < cost else (low, middle)
+
+
+def _parametrisation(family: str, exits: int) -> Callable[[float], float]:
+    """The family's parameter for x in 0 .. 1: from nearly all early to nearly all late.
+
+    As wide as float32 can count the shares.
+    """
+    if family == "gaussian":
+        return lambda x: -6.0 + (exits + 11.0) * x
+    low, high = (1e-3, 10 ** min(3.0, 37.0 / exits)) if family == "exponential" else (1e-3, 40.0)
+    return lambda x: math.exp(math.log(low) + x * (math.log(high) - math.log(low)))
