@@ -6,7 +6,7 @@ The policy holds the recurrent state of one episode. It is used from one thread 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +41,8 @@ class DeerPolicy:
         self.preprocessor = loaded.preprocessor
         self.prompts = loaded.prompts
         self.rule = ExitRule.of(self.config, self.model.max_layer)
+        # Seconds; replay puts a clock of its own here.
+        self.clock: Callable[[], float] = time.perf_counter
         self._parameter = next(self.model.parameters())
         self._prompt: Prompt | None = None
         self._instruction: str | bytes | None = None
@@ -177,15 +179,15 @@ class DeerPolicy:
         prompt = self._prompt_of(instruction)
         kept = self._last_exit if self._steps % self.rule.steps_per_decision else None
         layers = self.rule.layers(exit_layer, kept)
-        started = time.perf_counter()
+        started = self.clock()
         pictures = self._pictures(observation)
-        preprocessed = time.perf_counter()
+        preprocessed = self.clock()
         latents = self.model.see(pictures)
-        seen = time.perf_counter()
+        seen = self.clock()
         answers, deltas = self._run(prompt, latents, layers)
         answer = answers[-1]
         pose, probability = self._said(answers)
-        finished = time.perf_counter()
+        finished = self.clock()
 
         cost = CostModel(self.config, prompt.tokens)
         head_s = answer.head_s
