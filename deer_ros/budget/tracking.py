@@ -1,0 +1,91 @@
+"""A closed loop that keeps the mean cost of steps where it was asked to be, whatever they are like.
+
+An integrator on one knob, as in budget pacing and adaptive conformal inference (Gibbs & Candes
+2021): its bound needs no assumption about the steps, only that the knob's ends do what they say.
+"""
+
+from __future__ import annotations
+
+import math
+
+GAIN = 0.1
+
+
+class Tracker:
+    """Says after every step at which mean cost the next one should aim.
+
+    aim = start + gain * deficit, deficit = sum of (asked - spent) over the steps so far; a rule for
+    that aim is the caller's. From `highest` on it must be the dearest rule there is, down from
+    `lowest` the cheapest one.
+
+    Bound: let every step cost between `lowest` and `highest`, let a step by the dearest rule cost
+    at least `asked`, and one by the cheapest at most `asked`. Then after T steps, for every
+    sequence of costs, however they were chosen,
+
+        |mean cost - asked| <= (highest - lowest) * (1 / gain + 1) / T.
+
+    Proof: where gain * deficit >= highest - lowest, the aim is at least `highest` wherever it
+    started from, and the deficit cannot grow; below that, one step adds at most highest - lowest to
+    it. So it never exceeds (highest - lowest) * (1 / gain + 1); likewise downwards; and the mean
+    misses `asked` by deficit / T. Moving `start` (a new prompt, a better guess) keeps the bound.
+    Over any stretch of T steps it holds twice over, as the deficit goes from one end to the other
+    at most.
+
+    Anti-windup: where an end does not do what it says (asked beyond what is possible, a deadline
+    that cuts steps short), its steps are not added up, so that the loop is at once free again.
+    """
+
+    def __init__(
+        self, asked: float, lowest: float, highest: float, start: float, gain: float = GAIN
+    ) -> None:
+        """All in one unit. start: the cost that is expected to give a mean of `asked`.
+
+        gain: of the deficit, per step; the larger, the sooner a mean is held, and the more the
+        knob's motion and not the step's own difficulty decides how deep it goes.
+        Raises ValueError for numbers that are not finite, lowest above highest, or gain outside
+        0 .. 1.
+        """
+        if not all(map(math.isfinite, (asked, lowest, highest, start))) or lowest > highest:
+            raise ValueError(
+                f"asked is {asked}, lowest {lowest}, highest {highest} and start {start}; they "
+                "must be finite, and lowest not above highest."
+            )
+        if not 0 < gain <= 1:
+            raise ValueError(f"gain is {gain}; it must be above 0 and at most 1.")
+        self.asked = asked
+        self.gain = gain
+        self.steps = 0
+        self._spent = 0.0
+        self._deficit = 0.0
+        self.aim_from(lowest, highest, start)
+
+    @property
+    def aim(self) -> float:
+        """Mean cost that the next step's rule should have, in lowest .. highest."""
+        return min(max(self._aim, self.lowest), self.highest)
+
+    @property
+    def mean(self) -> float | None:
+        """Mean of what was spent; None before the first step."""
+        return self._spent / self.steps if self.steps else None
+
+    def aim_from(self, lowest: float, highest: float, start: float) -> None:
+        """Take other ends and another start, with what was added up so far."""
+        self.lowest, self.highest = lowest, highest
+        self._start = min(max(start, lowest), highest)
+
+    def update(self, spent: float) -> None:
+        """Take in what a step cost. ValueError if that is not finite; nothing has changed then."""
+        if not math.isfinite(spent):
+            raise ValueError(f"a step cannot have cost {spent}.")
+        missing = self.asked - spent
+        self.steps += 1
+        self._spent += spent
+        stuck_high = self._aim >= self.highest and missing > 0
+        stuck_low = self._aim <= self.lowest and missing < 0
+        if not (stuck_high or stuck_low):
+            self._deficit += missing
+
+    @property
+    def _aim(self) -> float:
+        return self._start + self.gain * self._deficit
