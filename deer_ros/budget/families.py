@@ -3,43 +3,51 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from deer_ros.budget.frontier import Frontier, Samples
-from deer_ros.budget.solver import ALWAYS, NEVER, family_shares, thresholds_for
+from deer_ros.budget.frontier import Frontier, Samples, in_order
+from deer_ros.budget.solver import ALWAYS, NEVER, family_shares, solve_shares
 
-COARSE_ROWS = 9
-BISECTIONS = 16
+COARSE_ROWS = 8
+BISECTIONS = 8
+
+Row = tuple[np.ndarray, np.ndarray, float]
+"""Thresholds (K,), share of the steps per exit (K,), mean error."""
 
 
 def family_ladder(samples: Samples, family: str, cost: float | None = None) -> Frontier:
     """Rows of a family's thresholds, from the first exit always to the last always.
 
     cost: where to have rows closest together, in the unit of `samples.costs`: the family's
-    parameter is bisected for it. Between the rows that enclose it lies no more than the family's
-    own steps leave (one sample, or a tie). Raises ValueError for another family.
+    parameter is bisected for it. Raises ValueError for another family.
     """
-    tried: dict[float, tuple[float, np.ndarray]] = {}
-    parameter_of = _parametrisation(family, len(samples.costs))
+    exits, steps = samples.deltas.shape
+    parameter_of = _parametrisation(family, exits)
+    rows: list[Row] = []
 
     def mean_cost(x: float) -> float:
-        shares = family_shares(
-            family, parameter_of(x), len(samples.costs), first_exit=samples.first_exit
-        )
-        thresholds = thresholds_for(samples.deltas, shares)
-        tried[x] = samples.mean_cost(thresholds), thresholds
-        return tried[x][0]
+        shares = family_shares(family, parameter_of(x), exits, first_exit=samples.first_exit)
+        thresholds, taken = solve_shares(samples.deltas, shares)
+        error = sum(samples.errors[k].take(t).sum(dtype=np.float64) for k, t in enumerate(taken))
+        share = np.array([len(indices) for indices in taken]) / steps
+        rows.append((thresholds, share, error / steps))
+        return float(share @ samples.costs)
 
-    if len(samples.costs) > 1:
+    if exits > 1:
         coarse = np.linspace(0, 1, COARSE_ROWS)
         found = [mean_cost(x) for x in coarse]
         if cost is not None and found[0] <= cost < found[-1]:
             above = int(np.argmax(np.array(found) > cost))
             _bisect(mean_cost, coarse[above - 1], coarse[above], cost)
-    rows = [thresholds for _, thresholds in tried.values()]
-    return samples.ladder(np.array([always(samples, 0), *rows, always(samples, -1)]))
+    ends = samples.ladder(np.array([always(samples, 0), always(samples, -1)]))
+    thresholds, shares, error = (np.array(column) for column in zip(*rows, *_rows(ends)))
+    return in_order(thresholds, shares, error, samples.costs)
+
+
+def _rows(ladder: Frontier) -> Iterator[Row]:
+    return zip(ladder.thresholds, ladder.shares, ladder.error)
 
 
 def always(samples: Samples, exit_number: int) -> np.ndarray:

@@ -97,11 +97,6 @@ class Samples:
         """Whether the criterion can take the first exit: it has something to compare with."""
         return len(self.costs) == 1 or bool(np.isfinite(self.deltas[0]).all())
 
-    def mean_cost(self, thresholds: np.ndarray) -> float:
-        """Mean cost of a step under `thresholds` (K,)."""
-        counts = np.bincount(exits_taken(self.deltas, thresholds), minlength=len(self.costs))
-        return float(counts @ self.costs) / self.deltas.shape[1]
-
     def ladder(self, thresholds: np.ndarray) -> Frontier:
         """Rows (R, K) judged, in order of cost; of equally dear ones the one with least error."""
         exits = np.stack([exits_taken(self.deltas, row) for row in thresholds])
@@ -109,10 +104,17 @@ class Samples:
         error = np.array([self.errors[row, steps].mean(dtype=np.float64) for row in exits])
         count = len(self.costs)
         shares = np.stack([np.bincount(row, minlength=count) for row in exits]) / len(steps)
-        cost = shares @ self.costs
-        order = np.lexsort((error, cost))
-        order = order[np.diff(cost[order], prepend=-np.inf) > 0]
-        return Frontier(thresholds[order], shares[order], cost[order], error[order])
+        return in_order(thresholds, shares, error, self.costs)
+
+
+def in_order(
+    thresholds: np.ndarray, shares: np.ndarray, error: np.ndarray, costs: np.ndarray
+) -> Frontier:
+    """Rows sorted by mean cost; of equally dear ones only the one with least error is kept."""
+    cost = shares @ costs
+    order = np.lexsort((error, cost))
+    order = order[np.diff(cost[order], prepend=-np.inf) > 0]
+    return Frontier(thresholds[order], shares[order], cost[order], error[order])
 
 
 def lower_hull(cost: np.ndarray, error: np.ndarray) -> np.ndarray:

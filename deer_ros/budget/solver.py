@@ -60,6 +60,11 @@ def thresholds_for(deltas: np.ndarray, shares: np.ndarray) -> np.ndarray:
     equal values leave with them. An exit that gets no sample, or for which too few are left, is
     `NEVER`; the last is `ALWAYS`. Raises ValueError where the shapes do not fit.
     """
+    return solve_shares(deltas, shares)[0]
+
+
+def solve_shares(deltas: np.ndarray, shares: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+    """`thresholds_for`, and which samples leave at each exit: K arrays of indices."""
     if deltas.ndim != 2 or shares.shape != deltas.shape[:1] or 0 in deltas.shape:
         raise ValueError(
             f"deltas have shape {deltas.shape} and shares {shares.shape}; they must be (exits, "
@@ -69,12 +74,16 @@ def thresholds_for(deltas: np.ndarray, shares: np.ndarray) -> np.ndarray:
     thresholds = np.full(len(shares), NEVER, np.float32)
     thresholds[-1] = ALWAYS
     staying = np.arange(deltas.shape[1])
+    taken = []
     for exit_number, count in enumerate(wanted[:-1]):
+        leave = np.zeros(len(staying), bool)
         if 0 < count <= len(staying):
             values = deltas[exit_number].take(staying)
             thresholds[exit_number] = np.partition(values, count - 1)[count - 1]
-            staying = staying[~(values <= thresholds[exit_number])]
-    return thresholds
+            leave = values <= thresholds[exit_number]
+        taken.append(staying[leave])
+        staying = staying[~leave]
+    return thresholds, [*taken, staying]
 
 
 def exits_taken(deltas: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
