@@ -34,7 +34,8 @@ class PolicyPhase:
     steps: joint phase; head_steps: the heads alone, on frozen layers. window: steps of a window.
     gripper_weight: of the gripper's loss beside the pose's. constant_exit_weight: of the shared
     head's loss along every exit taken constantly, beside the two random samplings (0: as in the
-    original). decay_gated_only: weight decay on gated cross-attention alone, as in the original.
+    original). episodes_alike: every episode is drawn equally often, whatever its length; else every
+    window, as in the original. decay_gated_only: weight decay on gated cross-attention alone, as in the original.
     cosine: learning rate falls to a twentieth over the phase; else it stays.
     """
 
@@ -52,6 +53,7 @@ class PolicyPhase:
     gripper_weight: float = 0.05
     auxiliary_weight: float = 1.0
     constant_exit_weight: float = 0.0
+    episodes_alike: bool = False
 
 
 @dataclass(frozen=True)

@@ -129,12 +129,19 @@ class WindowBatches:
         episodes: np.ndarray,
         window: int,
         padding_token: int,
+        episodes_alike: bool = False,
     ) -> None:
         self.latents, self.window = latents, window
         self.starts = frames.windows(episodes, window)
         self.actions = torch.from_numpy(frames.actions)
         self.episode_of = np.repeat(np.arange(len(frames.lengths)), frames.lengths)
         self.ends = frames.starts[1:]
+        self.chance = None
+        if episodes_alike:
+            _, whose, windows = np.unique(
+                self.episode_of[self.starts], return_inverse=True, return_counts=True
+            )
+            self.chance = 1 / (len(windows) * windows[whose])
         longest = max(len(ids) for ids in prompts.values())
         rows = [prompts[text] for text in frames.instructions]
         padded = [np.pad(r, (0, longest - len(r)), constant_values=padding_token) for r in rows]
@@ -142,8 +149,8 @@ class WindowBatches:
         self.masks = torch.from_numpy(np.stack([np.arange(longest) < len(r) for r in rows]))
 
     def draw(self, rng: np.random.Generator, count: int) -> Batch:
-        """`count` windows, each start equally likely."""
-        starts = rng.choice(self.starts, size=(count, 1))
+        """`count` windows, each start, or each episode, equally likely."""
+        starts = rng.choice(self.starts, size=(count, 1), p=self.chance)
         frames = starts + np.arange(self.window)
         last = self.ends[self.episode_of[starts]] - 1
         flat = torch.from_numpy(np.minimum(frames, last).reshape(-1))

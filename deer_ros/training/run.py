@@ -153,7 +153,9 @@ class TrainingRun:
         frames = self.frames
         prompts = {text: self.prompts.encode(text) for text in set(frames.instructions)}
         padding = self.model_config.prompt.padding_token
-        return WindowBatches(frames, latents, prompts, episodes, phase.window, padding)
+        return WindowBatches(
+            frames, latents, prompts, episodes, phase.window, padding, phase.episodes_alike
+        )
 
     def _train(
         self,

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from deer_ros.training.dataset import Frames
+from deer_ros.training.policy_phase import WindowBatches
+
+LENGTHS = (5, 40, 12)
+
+
+def batches(**how) -> WindowBatches:
+    count = sum(LENGTHS)
+    frames = Frames(
+        pictures=np.zeros((count, 2, 4, 4, 3), np.uint8),
+        actions=np.repeat(np.arange(len(LENGTHS)), LENGTHS)[:, None] * np.ones((1, 7), np.float32),
+        states=np.zeros((count, 0), np.float32),
+        starts=np.concatenate([[0], np.cumsum(LENGTHS)]),
+        instructions=("a",) * len(LENGTHS),
+    )
+    prompts = {"a": np.array([1, 2, 3])}
+    return WindowBatches(
+        frames, torch.zeros(count, 2, 4), prompts, np.arange(len(LENGTHS)), 12, 0, **how
+    )
+
+
+@pytest.mark.parametrize(
+    ("episodes_alike", "shares"),
+    [(False, (1 / 31, 29 / 31, 1 / 31)), (True, (1 / 3, 1 / 3, 1 / 3))],
+)
+def test_windows_are_drawn_by_their_number_or_every_episode_alike(episodes_alike, shares):
+    drawn = batches(episodes_alike=episodes_alike).draw(np.random.default_rng(0), 6000)
+    episodes = drawn.actions[:, 0, 0].long().numpy()
+    found = np.bincount(episodes, minlength=3) / 6000
+    np.testing.assert_allclose(found, shares, atol=0.03)
+
+
+def test_no_window_reaches_into_the_next_episode():
+    drawn = batches(episodes_alike=True).draw(np.random.default_rng(1), 500)
+    assert bool((drawn.actions == drawn.actions[:, :1]).all())
+    short = drawn.actions[:, 0, 0] == 0
+    assert bool((drawn.valid.sum(dim=1) == torch.where(short, 5, 12)).all())
