@@ -38,8 +38,11 @@ class Frontier:
         return len(self.cost)
 
     def knob_for(self, cost: float) -> float:
-        """The dearest knob whose mean cost is at most `cost`; 0 or R - 1 beyond the ends."""
-        return float(np.interp(cost, self.cost, np.arange(len(self))))
+        """The knob of least error whose mean cost is at most `cost`; 0 below the cheapest row."""
+        knob = float(np.interp(cost, self.cost, np.arange(len(self))))
+        low = int(knob)
+        # The last row is there for tracking, even where it errs more than the one before.
+        return float(low) if self.at(self.error, knob) > self.error[low] else knob
 
     def at(self, values: np.ndarray, knob: float) -> np.ndarray:
         """Per-row `values` (R, ...) for the mix that `knob` stands for."""
@@ -57,11 +60,20 @@ class Frontier:
         return min(low + upper, len(self) - 1)
 
     def under(self, costs: np.ndarray) -> Frontier:
-        """The same rows where exits cost `costs` (K,): the lower convex hull of cost and error."""
-        rows = lower_hull(self.shares @ np.asarray(costs, np.float64), self.error)
-        return dataclasses.replace(
-            self.rows(rows), cost=self.shares[rows] @ np.asarray(costs, np.float64)
-        )
+        """The same rows where exits cost `costs` (K,): those that no mix of others beats.
+
+        The last row stays in any case, if it is the dearest.
+        """
+        cost = self.shares @ np.asarray(costs, np.float64)
+        return dataclasses.replace(self, cost=cost).hull()
+
+    def hull(self) -> Frontier:
+        """The corners of the lower convex hull of (cost, error), and the dearest row."""
+        corners = lower_hull(self.cost, self.error)
+        dearest = int(np.lexsort((self.error, -self.cost))[0])
+        if self.cost[dearest] > self.cost[corners[-1]]:
+            corners = np.append(corners, dearest)
+        return self.rows(corners)
 
     def rows(self, rows: np.ndarray) -> Frontier:
         """Some of the rows."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 
 from deer_ros.budget.families import always, family_ladder
-from deer_ros.budget.frontier import Frontier, Samples, lower_hull
+from deer_ros.budget.frontier import Frontier, Samples
 from deer_ros.budget.solver import ALWAYS, FAMILIES, NEVER, exits_taken
 
 ROWS = 48
@@ -24,8 +24,8 @@ MAX_SWEEPS = 20
 def optimal_frontier(samples: Samples, rows: int = ROWS) -> Frontier:
     """The lower convex hull of (mean cost, mean error), at most `rows` of its corners.
 
-    From the cheapest exit always to the least error that is found. No row of the authors' families
-    lies below it: theirs are among the starting points.
+    From the cheapest exit always to the deepest always. The authors' families are among the
+    starting points.
     """
     search = _Search(samples)
     known = [always(samples, k) for k in range(len(samples.costs))]
@@ -98,8 +98,7 @@ class _Search:
 
 
 def _hull(samples: Samples, thresholds: np.ndarray) -> Frontier:
-    ladder = samples.ladder(np.unique(thresholds, axis=0))
-    return ladder.rows(lower_hull(ladder.cost, ladder.error))
+    return samples.ladder(np.unique(thresholds, axis=0)).hull()
 
 
 def _thinned(ladder: Frontier, rows: int) -> Frontier:

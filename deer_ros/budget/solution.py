@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from deer_ros.budget.budget import Budget, BudgetError
 from deer_ros.budget.calibration import Calibration
-from deer_ros.budget.frontier import Frontier
+from deer_ros.budget.cost import CostModel
+from deer_ros.budget.depth import Depth, permitted_depth
+from deer_ros.budget.families import family_ladder
+from deer_ros.budget.frontier import Frontier, Samples, in_order
+from deer_ros.budget.risk import cheapest_row, least_limit
+from deer_ros.budget.solver import FAMILIES, NEVER, exits_taken
+from deer_ros.budget.timing import CostTable
 from deer_ros.model.config import DeerConfig
 
-if TYPE_CHECKING:
-    from deer_ros.budget.cost import CostModel
-    from deer_ros.budget.timing import CostTable
-
 __all__ = ["Budget", "BudgetError", "Solution", "solve"]
+
+UNITS = {"average_gflops": "GFLOPs", "average_ms": "ms"}
 
 
 @dataclass(frozen=True)
@@ -22,13 +28,13 @@ class Solution:
     """An exit rule that keeps a budget, and what the calibration lets expect of it.
 
     thresholds: one per permitted exit, the last infinite; where `knob` lies between two rows of the
-    ladder, the cheaper one's. max_layer: the deepest permitted layer. exit_shares: expected share
-    of the steps per permitted exit. expected_*: means per step; None where there is no calibration
-    (or no table of milliseconds). binding: the budget that decides, or `none`. ladder, knob: the
-    rows that tracking moves along and where on them the budget lies; None where no average and no
-    error was asked for: then the thresholds are the model's own. cost_name: which average
-    `ladder.cost` counts: `llm_gflops`, `step_gflops` or `ms`. reachable: the lowest and highest
-    average in that unit.
+    ladder, the cheaper one's. max_layer: the deepest permitted layer. metric: of the thresholds.
+    binding: the budget that decides, or `none`. exit_shares: expected share of the steps per
+    permitted exit. expected_*: means per step; None where there is no calibration (or no table of
+    milliseconds). ladder, knob: the rows that tracking moves along and where on them the budget
+    lies; None where no average and no error was asked for (then the thresholds are the model's
+    own), or where nothing but full depth can follow. cost_name: what `ladder.cost` counts:
+    `llm_gflops`, `step_gflops` or `ms`. reachable: the lowest and the highest average in that unit.
     """
 
     thresholds: tuple[float, ...]
@@ -54,11 +60,262 @@ def solve(
     calibration: Calibration | None = None,
     max_layer: int | None = None,
     dtype: str = "float32",
+    metric: str | None = None,
 ) -> Solution:
-    """The exit rule for `budget`. Raises BudgetError, with the reachable interval, for what cannot
-    be met or lacks its table or calibration.
+    """The exit rule for `budget`.
 
     max_layer: the deepest layer that is loaded or permitted otherwise; None: all of the model's.
-    dtype: of the weights, for `memory_mib` (see `deer_ros.budget.memory`).
+    dtype: of the weights, for `memory_mib`. metric: of the criterion; None: the calibration's, or
+    else the model's own. Raises BudgetError, with the reachable interval, for a budget that cannot
+    be met, or that lacks its table or calibration.
     """
-    raise NotImplementedError
+    if calibration is not None and calibration.exit_layers != config.exit_layers:
+        raise BudgetError(
+            f"the calibration has exits after layers {list(calibration.exit_layers)}, the model "
+            f"after {list(config.exit_layers)}; run `deer calibrate` for this model."
+        )
+    if metric is None:
+        metric = config.metric if calibration is None else calibration.metric
+    depth = permitted_depth(budget, config, cost, table, max_layer, dtype)
+    return _Solver(budget, config, cost, table, calibration, metric, depth).solution()
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A place on a ladder: the budget that put it there, and in which costs."""
+
+    binding: str
+    cost_name: str
+    costs: np.ndarray
+    ladder: Frontier
+    knob: float
+
+    @property
+    def shares(self) -> np.ndarray:
+        return self.ladder.at(self.ladder.shares, self.knob)
+
+
+@dataclass(frozen=True)
+class _Solver:
+    """All that a solution depends on. Arrays below have one entry per permitted exit."""
+
+    budget: Budget
+    config: DeerConfig
+    cost: CostModel
+    table: CostTable | None
+    calibration: Calibration | None
+    metric: str
+    depth: Depth
+
+    def solution(self) -> Solution:
+        budget = self.budget
+        averages = [name for name in UNITS if getattr(budget, name) is not None]
+        if not averages and budget.max_action_error is None:
+            return self._own_thresholds()
+        if budget.max_action_error is None and self.calibration is None:
+            return self._without_calibration(averages)
+        if self.calibration is None:
+            raise BudgetError(
+                "max_action_error needs a calibration of this model; run `deer calibrate`, or do "
+                "not ask for it."
+            )
+        if budget.max_action_error is None:
+            return self._described(self._for_averages(averages))
+        return self._described(self._for_error(averages))
+
+    def _for_averages(self, names: list[str]) -> _Candidate:
+        """The place that keeps all averages: where one lies and the others hold there too."""
+        candidates = [self._for_average(name) for name in names]
+        for candidate in candidates:
+            if all(self._keeps(candidate, name) for name in names):
+                return candidate
+        return min(candidates, key=lambda c: float(c.shares @ self._costs(names[0])))
+
+    def _for_average(self, name: str) -> _Candidate:
+        asked, costs = getattr(self.budget, name), self._costs(name)
+        ladder = self._ladder(costs, asked)
+        self._check_reachable(name, asked, ladder.cost[0], costs[-1])
+        knob = len(ladder) - 1.0 if asked >= costs[-1] else ladder.knob_for(asked)
+        binding = self.depth.binding if asked >= costs[-1] else name
+        return _Candidate(binding, self._cost_name(name), costs, ladder, knob)
+
+    def _for_error(self, averages: list[str]) -> _Candidate:
+        """The cheapest row that is certified, if it keeps the averages."""
+        budget, name = self.budget, (averages or ["average_gflops"])[0]
+        costs = self._costs(name)
+        if budget.solver != "optimal":
+            raise BudgetError(
+                f"max_action_error is certified for solver optimal alone; it is {budget.solver}."
+            )
+        ladder = self._frontier().under(costs)
+        if ladder.losses is None or not ladder.losses.shape[1]:
+            raise BudgetError(
+                "max_action_error needs held-out episodes, and this calibration has none; run "
+                "`deer calibrate` with --holdout above 0."
+            )
+        whole = len(costs) == len(self.config.exit_layers)
+        row = cheapest_row(
+            ladder.thresholds, ladder.losses, budget.max_action_error, budget.confidence, whole
+        )
+        if row is None:
+            least = least_limit(ladder.losses[-1], budget.confidence)
+            raise BudgetError(
+                f"max_action_error is {budget.max_action_error:g}; with layers up to "
+                f"{self.depth.max_layer} and confidence {budget.confidence:g} it must be at least "
+                f"{least:.3g}. Raise it, or permit more layers."
+            )
+        found = _Candidate("max_action_error", self._cost_name(name), costs, ladder, float(row))
+        for name in averages:
+            if not self._keeps(found, name):
+                needed = float(found.shares @ self._costs(name))
+                raise BudgetError(
+                    f"max_action_error {budget.max_action_error:g} needs {needed:.6g} "
+                    f"{UNITS[name]} a step on average, and {name} is "
+                    f"{getattr(budget, name):g}; raise one of them."
+                )
+        return found
+
+    def _keeps(self, candidate: _Candidate, name: str) -> bool:
+        mean = float(candidate.shares @ self._costs(name))
+        return mean <= getattr(self.budget, name) * (1 + 1e-9)
+
+    def _ladder(self, costs: np.ndarray, asked: float) -> Frontier:
+        if self.budget.solver != "optimal":
+            return family_ladder(self._samples(costs), self.budget.solver, asked)
+        stored = self._frontier()
+        ladder = stored.under(costs)
+        if _is_affine(stored.cost, stored.shares @ costs):
+            return ladder
+        # For other relations of the costs the stored rows are good ones, not the best: a family
+        # may do better here.
+        samples = self._samples(costs)
+        rows = [ladder, *(family_ladder(samples, family, asked) for family in FAMILIES)]
+        parts = [np.concatenate([getattr(r, n) for r in rows])
+                 for n in ("thresholds", "shares", "error")]
+        return in_order(*parts, costs).hull()
+
+    def _frontier(self) -> Frontier:
+        frontier = self.calibration.frontiers.get(self.depth.exits)
+        if frontier is None:
+            raise BudgetError(
+                f"the calibration has no frontier for {self.depth.exits} exits; run `deer "
+                f"calibrate` again, or choose one of the solvers {', '.join(FAMILIES)}."
+            )
+        if self.metric != self.calibration.metric:
+            raise BudgetError(
+                f"the calibration's frontier is for the metric {self.calibration.metric}, and "
+                f"{self.metric} is asked for; run `deer calibrate --metric {self.metric}`, or "
+                f"choose one of the solvers {', '.join(FAMILIES)}."
+            )
+        return frontier
+
+    def _samples(self, costs: np.ndarray) -> Samples:
+        exits = self.depth.exits
+        deltas = self.calibration.deltas(self.metric)[:exits]
+        return Samples(deltas, self.calibration.errors()[:exits], costs)
+
+    def _costs(self, name: str) -> np.ndarray:
+        """Cost of leaving at each permitted exit."""
+        if name == "average_ms":
+            if self.table is None:
+                raise BudgetError(
+                    "average_ms needs a table of milliseconds measured on this machine; `deer "
+                    "bench` makes one."
+                )
+            costs = self.table.exits_ms()
+        else:
+            costs = self.cost.exit_gflops(self.budget.scope)
+        return np.asarray(costs, np.float64)[: self.depth.exits]
+
+    def _cost_name(self, name: str) -> str:
+        return "ms" if name == "average_ms" else f"{self.budget.scope}_gflops"
+
+    def _check_reachable(self, name: str, asked: float, lowest: float, highest: float) -> None:
+        if asked >= lowest * (1 - 1e-9):
+            return
+        of = f" (scope {self.budget.scope})" if name == "average_gflops" else ""
+        raise BudgetError(
+            f"{name} is {asked:g}; a step of this model costs {lowest:.6g} to {highest:.6g} "
+            f"{UNITS[name]}{of}, as {lowest:.6g} are spent before the first exit can be taken. "
+            f"Raise {name} to at least {_rounded_up(lowest)}."
+        )
+
+    def _described(self, candidate: _Candidate) -> Solution:
+        """The candidate with all that it lets expect."""
+        ladder, knob = candidate.ladder, candidate.knob
+        thresholds = ladder.thresholds[min(int(knob), len(ladder) - 1)].tolist()
+        solution = self._expecting(candidate.shares, float(ladder.at(ladder.error, knob)))
+        return replace(
+            solution,
+            thresholds=(*thresholds[:-1], math.inf),
+            binding=candidate.binding,
+            ladder=ladder,
+            knob=knob,
+            cost_name=candidate.cost_name,
+            reachable=(float(ladder.cost[0]), float(candidate.costs[-1])),
+        )
+
+    def _expecting(self, shares: np.ndarray | None, error: float | None) -> Solution:
+        """A solution by the model's own thresholds, with what `shares` cost."""
+        exits = self.depth.exits
+        solution = Solution(
+            thresholds=(*self.config.thresholds[: exits - 1], math.inf),
+            max_layer=self.depth.max_layer,
+            metric=self.metric,
+            binding=self.depth.binding,
+        )
+        if shares is None:
+            return solution
+        table = self.table
+        return replace(
+            solution,
+            exit_shares=tuple(shares.tolist()),
+            expected_llm_gflops=float(shares @ self.cost.exit_gflops("llm")[:exits]),
+            expected_step_gflops=float(shares @ self.cost.exit_gflops("step")[:exits]),
+            expected_ms=None if table is None else float(shares @ table.exits_ms()[:exits]),
+            expected_action_error=error,
+        )
+
+    def _own_thresholds(self) -> Solution:
+        """No average and no error was asked for: the model's own thresholds, and their metric."""
+        solution = replace(self._expecting(None, None), metric=self.config.metric)
+        if self.calibration is None:
+            return solution
+        exits = self.depth.exits
+        deltas = self.calibration.deltas(self.config.metric)[:exits]
+        taken = exits_taken(deltas, np.array(solution.thresholds, np.float32))
+        error = self.calibration.errors()[taken, np.arange(len(taken))].mean(dtype=np.float64)
+        shares = np.bincount(taken, minlength=exits) / len(taken)
+        return replace(self._expecting(shares, float(error)), metric=self.config.metric)
+
+    def _without_calibration(self, averages: list[str]) -> Solution:
+        """Full depth, if the averages permit it; nothing else can be told."""
+        for name in averages:
+            asked, costs = getattr(self.budget, name), self._costs(name)
+            first = min(self.cost.first_exit, len(costs) - 1)
+            self._check_reachable(name, asked, costs[first], costs[-1])
+            if asked < costs[-1]:
+                raise BudgetError(
+                    f"{name} is {asked:g}, below the {costs[-1]:.6g} {UNITS[name]} of full depth; "
+                    "that needs a calibration of this model. Run `deer calibrate`."
+                )
+        exits = self.depth.exits
+        whole = np.eye(exits)[-1]
+        error = 0.0 if exits == len(self.config.exit_layers) else None
+        never = (float(NEVER),) * (exits - 1)
+        return replace(self._expecting(whole, error), thresholds=(*never, math.inf))
+
+
+def _is_affine(stored: np.ndarray, cost: np.ndarray) -> bool:
+    """Whether one cost of the rows is a + b * the other, b > 0: then they have the same hull."""
+    if len(stored) < 3:
+        return True
+    along = (stored - stored[0]) / (stored[-1] - stored[0])
+    straight = cost[0] + along * (cost[-1] - cost[0])
+    return bool(np.abs(cost - straight).max() <= 1e-6 * (cost[-1] - cost[0]))
+
+
+def _rounded_up(value: float) -> str:
+    """Four digits that are not below the value."""
+    digits = 3 - math.floor(math.log10(value))
+    return f"{math.ceil(value * 10**digits) / 10**digits:g}"
