@@ -18,7 +18,7 @@ from deer_ros.budget.presets import find_preset
 from deer_ros.checkpoint import LoadedModel, load_model
 from deer_ros.decision import DepthChange, Explanation, NonFiniteActionError, Step, StepCost
 from deer_ros.exit_rule import ExitRule
-from deer_ros.model.action_head import HeadState
+from deer_ros.model.action_head import HeadState, pool
 from deer_ros.model.config import DeerConfig
 from deer_ros.model.deer import Answer
 from deer_ros.model.language import Prompt
@@ -239,6 +239,15 @@ class DeerPolicy:
             reference_action=poses[0] if skip else None,
             reference_gripper_probability=float(grippers[0]) if skip else None,
         )
+
+    @torch.inference_mode()
+    def features(
+        self, observation: Observation, instruction: str | np.ndarray, layers: Sequence[int]
+    ) -> torch.Tensor:
+        """What the head hears after each of `layers` (from 1), whatever its state: (layers, d)."""
+        latents = self.model.see(self._pictures(observation))
+        hidden = self.model.hidden_states(self._prompt_of(instruction), latents)
+        return torch.cat([pool(hidden[layer - 1]) for layer in layers])
 
     def _run(
         self, prompt: Prompt, latents: torch.Tensor, layers: tuple[int, ...]
