@@ -142,13 +142,14 @@ class SimClient:
         return complete()[0]
 
     def answer(self, stamp_ns: int, action=(0.0,) * 6, gripper=1.0, commanded=True,
-               instruction=None) -> None:
+               instruction=None, executions=1) -> None:
         """An action for the pictures of that stamp, as the policy node publishes it."""
         self.wait(lambda: self._action.get_subscription_count() and self.instructions)
         message = EndEffectorAction(
             static_stamp=to_time(stamp_ns), gripper_stamp=to_time(stamp_ns),
             instruction=self.instructions[-1] if instruction is None else instruction,
-            action=np.asarray(action, np.float32), gripper=gripper, commanded=commanded)
+            action=np.asarray(action, np.float32), gripper=gripper, commanded=commanded,
+            executions=executions)
         self._action.publish(message)
 
     def command(self, velocity, stamp_ns=None, frame_id="base_link") -> int:

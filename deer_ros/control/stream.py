@@ -58,21 +58,17 @@ class CommandStream:
         self._ends_ns = now_ns + self._duration_ns
         self.next_ns = now_ns
 
-    def end_after_this(self) -> None:
-        """Let none follow the command that is held now."""
-        self._following = iter(())
-
     def stop(self, now_ns: int) -> None:
         """Send zero now."""
         self._command = None
-        self.end_after_this()
+        self._following = iter(())
         self._zeros_end_ns = now_ns + round(ZEROS_S * 1e9)
         self.next_ns = now_ns
 
     def silence(self) -> None:
         """Send nothing any more."""
         self._command = None
-        self.end_after_this()
+        self._following = iter(())
         self.next_ns = None
 
     def poll(self, now_ns: int) -> Emission | None:

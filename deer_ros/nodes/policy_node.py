@@ -177,12 +177,13 @@ class PolicyNode(LifecycleNode):
         policy = self._wait(loading)
         self._node_parameters.check_model(policy.config)
         self._policy = policy
-        self._loop.set_policy(policy, Plan.of(self.settings, policy.config))
+        plan = Plan.of(self.settings, policy.config)
+        self._loop.set_policy(policy, plan)
         # Or every full collection goes through all of PyTorch, and all threads wait for it.
         gc.freeze()
         self.get_logger().info(
             f"configured: exits after layers {list(policy.config.exit_layers)}, "
-            f"{policy.config.action.rate_hz:g} steps per second")
+            f"{plan.semantics.step_rate_hz:g} steps per second")
 
     def _start_loading(self) -> None:
         settings = self.settings

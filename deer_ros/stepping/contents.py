@@ -33,6 +33,7 @@ def action(account: Account) -> dict[str, Any]:
             "gripper": account.step.gripper,
             "gripper_probability": account.step.gripper_probability,
             "exit_layer": account.step.exit_layer,
+            "executions": account.plan.semantics.executions_per_step,
         }
     return fields
 

@@ -20,7 +20,7 @@ DRY_RUN = "the parameter dry_run is on."
 class Plan:
     """Everything that a step obeys, immutable, so that a step sees one whole.
 
-    hold_s: how long a command lasts. dry: why nothing is commanded, or None.
+    control_rate_hz: steps per second at most. dry: why nothing is commanded, or None.
     """
 
     settings: Settings
@@ -28,7 +28,6 @@ class Plan:
     limits: Limits
     rule: ExitRule
     control_rate_hz: float
-    hold_s: float
     max_duration_s: float
     dry: str | None
 
@@ -43,6 +42,7 @@ class Plan:
             reference=action.reference,
             linear_scale=settings.action_linear_scale or action.linear_scale,
             angular_scale=settings.action_angular_scale or action.angular_scale,
+            executions_per_step=action.executions_per_step,
         )
         limits = Limits(
             settings.safety_max_linear_velocity or semantics.max_linear_velocity,
@@ -61,8 +61,7 @@ class Plan:
             semantics=semantics,
             limits=limits,
             rule=settings.exit_rule(config),
-            control_rate_hz=settings.control_rate or action.rate_hz,
-            hold_s=1.0 / action.rate_hz,
+            control_rate_hz=settings.control_rate or semantics.step_rate_hz,
             max_duration_s=settings.episode_max_duration
             or config.max_episode_steps / action.rate_hz,
             dry=dry,
@@ -76,10 +75,11 @@ class Plan:
     def warnings(self) -> list[str]:
         """What is allowed, but worth a word."""
         sentences = []
-        if self.control_rate_hz != self.semantics.rate_hz:
+        trained_hz = self.semantics.step_rate_hz
+        if self.control_rate_hz != trained_hz:
             sentences.append(
                 f"control_rate is {self.control_rate_hz:g} Hz; the model was trained at "
-                f"{self.semantics.rate_hz:g} Hz, and a command lasts {self.hold_s * 1e3:.0f} ms."
+                f"{trained_hz:g} Hz, and an action lasts {1e3 / trained_hz:.0f} ms."
             )
         if self.dry is not None:
             sentences.append(f"dry run, nothing is commanded: {self.dry}")

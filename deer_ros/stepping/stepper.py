@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -54,11 +55,13 @@ class Account:
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """command: what the step asks for, None if nothing may follow from it. stop: why not, if the
-    step itself is at fault."""
+    """command: what the step asks for, None if nothing may follow from it. further: what its action
+    asks for in the control periods after the first, each made when it is asked for, and none after
+    a stop or for a new episode. stop: why not, if the step itself is at fault."""
 
     account: Account
     command: Command | None
+    further: Iterator[Command]
     stop: Stop | None
 
 
@@ -79,15 +82,17 @@ class Stepper:
         self.robot = RobotState()
         self.sampler = Sampler(1.0, settings.image_max_skew, settings.safety_input_timeout)
         self._maker = CommandMaker()
+        self._carried_out: Job | None = None
 
     def adopt(self, plan: Plan | None) -> None:
         """Obey another plan from the next step on; None: there is no model."""
         self.plan = plan
         self.record.restart_averages()
         if plan is not None:
-            settings = plan.settings
+            settings, executions = plan.settings, plan.semantics.executions_per_step
             self.sampler.set_times(
-                1.0 / plan.control_rate_hz, settings.image_max_skew, settings.safety_input_timeout
+                1.0 / (executions * plan.control_rate_hz), settings.image_max_skew,
+                settings.safety_input_timeout, executions,
             )
 
     def activate(self) -> None:
@@ -100,7 +105,7 @@ class Stepper:
         """Begin a new episode with the next step."""
         self.episode.restart(reason)
         self.sampler.starts_episode()
-        self._maker.forget_target()
+        self._end_action()
 
     def set_instruction(self, text: str) -> bool:
         """A new text starts a new episode; False, and nothing changes, if it is the same again."""
@@ -126,7 +131,7 @@ class Stepper:
         """Note why no step is made. False where that is known already."""
         if not self.safety.stop(stop):
             return False
-        self._maker.forget_target()
+        self._end_action()
         return True
 
     def input_ages(self, now_ns: int) -> list[Input]:
@@ -194,7 +199,8 @@ class Stepper:
             commanded=command is not None and self.plan.dry is None,
             clamped=command.clamped if command is not None else (),
         )
-        return Outcome(account, command, stop if is_current else None)
+        further = self._again(job, step) if account.commanded else iter(())
+        return Outcome(account, command, further, stop if is_current else None)
 
     def count(self, account: Account, now_ns: int) -> None:
         """A step was carried out; the caller has advanced the recurrent state."""
@@ -210,13 +216,28 @@ class Stepper:
 
     def _command(self, step: Step, job: Job) -> Command:
         """What the step asks for, within the limits. Raises ValueError as CommandMaker."""
+        self._carried_out = job
         command = self._maker.command(
             step.action, job.plan.semantics, job.plan.limits, job.robot.pose
         )
         if job.plan.dry is not None:
             # Nobody follows a target that is not sent.
-            self._maker.forget_target()
+            self._end_action()
         return command
+
+    def _again(self, job: Job, step: Step) -> Iterator[Command]:
+        """The same action, from where the robot, or its target, is by then."""
+        plan = job.plan
+        for _ in range(plan.semantics.executions_per_step - 1):
+            if self._carried_out is not job:
+                return
+            pose = self.robot.pose or job.robot.pose
+            yield self._maker.command(step.action, plan.semantics, plan.limits, pose)
+
+    def _end_action(self) -> None:
+        """Nothing more follows from the last action, and the next starts from the measured pose."""
+        self._carried_out = None
+        self._maker.forget_target()
 
     def _unpaired(self, now_ns: int) -> Stop | None:
         """Both cameras send, but never two pictures that belong together."""

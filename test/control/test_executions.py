@@ -152,14 +152,6 @@ def test_nothing_follows_after_a_stop(end):
     assert all(velocity == 0 for _, velocity in sent(stream, 10_000))
 
 
-def test_a_command_that_none_shall_follow_is_held_to_its_end():
-    stream, (first, *others) = CommandStream(rate_hz=50), commands(3)
-    stream.hold(first, 0, 0.05, others)
-    sent(stream, 10)
-    stream.end_after_this()
-    assert sent(stream, 55) == [(20, 1), (40, 1), (50, 0)]
-
-
 def test_a_new_action_replaces_what_would_have_followed():
     stream, (first, *others) = CommandStream(rate_hz=50), commands(4)
     stream.hold(first, 0, 0.05, others)
@@ -181,25 +173,19 @@ def test_polled_late_all_executions_that_are_past_were_made_and_the_last_word_is
 
 @settings(max_examples=200, deadline=None)
 @given(st.integers(1, 8), st.integers(5, 80), st.floats(5, 500), st.integers(0, 700),
-       st.sampled_from(["stop", "end", None]))
+       st.booleans())
 def test_each_execution_lasts_a_period_and_nothing_moves_after_the_last(
-    count, period_ms, rate_hz, event_ms, event
+    count, period_ms, rate_hz, stop_ms, is_stopped
 ):
     stream, (first, *others) = CommandStream(rate_hz), commands(count)
     stream.hold(first, 0, period_ms / 1e3, others)
-    messages = sent(stream, event_ms)
-    if event == "stop":
-        stream.stop(event_ms * MS)
-    elif event == "end":
-        stream.end_after_this()
+    messages = sent(stream, stop_ms)
+    if is_stopped:
+        stream.stop(stop_ms * MS)
     later = sent(stream, 10_000)
     for time, velocity in messages + later:
         if velocity:
             assert velocity == time // period_ms + 1, "one period each, in their order"
             assert velocity <= count
-    if event == "stop":
-        assert not any(velocity for _, velocity in later)
-    if event == "end":
-        assert all(time <= (event_ms // period_ms + 1) * period_ms
-                   for time, velocity in later if velocity)
+    assert not (is_stopped and any(velocity for _, velocity in later))
     assert (messages + later)[-1][1] == 0 and stream.next_ns is None

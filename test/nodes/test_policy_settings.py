@@ -88,7 +88,7 @@ def test_the_models_thresholds_become_finite_numbers():
 
 def test_zeros_are_filled_in_from_the_model():
     plan = Plan.of(Settings(), CONFIG)
-    assert plan.control_rate_hz == 20.0 and plan.hold_s == 0.05
+    assert plan.control_rate_hz == 20.0 and plan.semantics.period_s == 0.05
     assert plan.max_duration_s == 3.0
     assert plan.semantics.linear_scale == 0.04
     assert plan.limits.linear_velocity == pytest.approx(0.8 * math.sqrt(3))
@@ -102,7 +102,7 @@ def test_what_the_user_sets_goes_before_the_model():
     plan = Plan.of(settings, CONFIG)
     assert (plan.control_rate_hz, plan.max_duration_s) == (10.0, 7.0)
     assert (plan.semantics.linear_scale, plan.limits.linear_velocity) == (0.1, 0.2)
-    assert plan.hold_s == 0.05, "a command lasts a period of the model's rate, whatever is asked"
+    assert plan.semantics.period_s == 0.05, "a command lasts as the model says, whatever is asked"
     assert plan.needs_pose
     assert any("control_rate is 10 Hz" in sentence for sentence in plan.warnings())
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
@@ -13,7 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from tiny_model import write_tiny_model
+from tiny_model import tiny_config, write_tiny_model
 
 from deer_ros.observation import Observation
 from deer_ros.policy import DeerPolicy
@@ -76,10 +77,12 @@ def exits_without_ros(model: Path, thresholds: tuple[float, ...], task: str,
     robot = SimulatedRobot()
     robot.reset(task, seed)
     exits = []
-    while not robot.success and len(exits) < STEPS:
+    while not robot.success and robot.steps < STEPS:
         step = policy.step(Observation(*robot.pictures()), robot.instruction)
-        robot.step(step.action, step.gripper)
         exits.append(step.exit_layer)
+        for _ in range(policy.config.action.executions_per_step):
+            if not robot.success and robot.steps < STEPS:
+                robot.step(step.action, step.gripper)
     robot.close()
     return exits
 
@@ -109,6 +112,19 @@ def test_a_demo_in_lockstep_is_the_policy_and_the_simulator_without_ros(tmp_path
         exits_without_ros(model, (0.105, 0.1, math.inf), episode["task"], episode["seed"])
         for episode in results["episodes"]]
     assert {layer for episode in exit_layers for layer in episode} == {2, 6}
+
+
+def test_an_action_that_is_carried_out_thrice_is_so_in_lockstep_too(tmp_path):
+    action = dataclasses.replace(tiny_config().action, executions_per_step=3)
+    model = write_tiny_model(tmp_path / "model", action=action, max_episode_steps=STEPS)
+    with Demo(tmp_path / "out", "--model", str(model), "--episodes", "2", "--tasks", "drawer-close",
+              "--thresholds", "0.105", "0.1", "inf") as demo:
+        _, said = demo.process.communicate(timeout=120)
+    assert demo.process.returncode == 0, said
+    for episode in json.loads((demo.out / "results.json").read_text())["episodes"]:
+        exits = exits_without_ros(model, (0.105, 0.1, math.inf), episode["task"], episode["seed"])
+        assert episode["per_step"]["exit_layer"] == exits
+        assert len(exits) == math.ceil(STEPS / 3)
     for episode in results["episodes"]:
         assert all(ms > 0 for ms in episode["per_step"]["model_ms"])
         assert set(episode["per_step"]["latency_ms"]) == {None}

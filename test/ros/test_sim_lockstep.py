@@ -109,6 +109,37 @@ def test_an_answer_that_comes_twice_moves_once(simulator):
     assert simulator.stamp_ns == stamp_ns + PERIOD_NS and simulator.episodes[-1].step == 1
 
 
+def test_an_action_for_several_periods_is_carried_out_in_each_with_pictures_of_all(simulator):
+    robot = SimulatedRobot()
+    robot.reset("drawer-close", 3)
+    stamp_ns = start(simulator)
+    for executions in (3, 2):
+        simulator.answer(stamp_ns, UP, -1.0, executions=executions)
+        for _ in range(executions):
+            robot.step(np.array(UP, np.float32), -1.0)
+            stamp_ns += PERIOD_NS
+            assert simulator.wait_for_pictures(stamp_ns - 1) == stamp_ns
+            assert simulator.static[stamp_ns].data.tobytes() == robot.pictures()[0].tobytes()
+            assert simulator.poses[stamp_ns].tolist() == robot.end_effector_position().tolist()
+        wait_for_repeats(simulator, stamp_ns)
+        assert simulator.stamp_ns == stamp_ns == simulator.clock[-1]
+    assert simulator.episodes[-1].step == 5
+
+
+def test_an_episode_may_end_in_the_middle_of_an_action(simulator):
+    stamp_ns = start(simulator, max_episode_steps=2)
+    simulator.answer(stamp_ns, UP, executions=5)
+    simulator.wait(lambda: simulator.episodes[-1].done)
+    assert simulator.episodes[-1].step == 2
+
+
+def test_an_action_that_says_none_is_carried_out_once(simulator):
+    stamp_ns = start(simulator)
+    simulator.answer(stamp_ns, UP, executions=0)
+    wait_for_repeats(simulator, stamp_ns + PERIOD_NS)
+    assert simulator.episodes[-1].step == 1
+
+
 def test_a_reset_leaves_a_gap_that_a_policy_takes_for_a_new_episode(simulator):
     before_ns = start(simulator)
     after_ns = start(simulator, task="faucet-open")

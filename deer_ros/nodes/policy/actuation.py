@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from rclpy.clock import ROSClock
@@ -16,12 +18,17 @@ if TYPE_CHECKING:
 
 
 class Actuation:
-    """Sends commands. Not for two threads at once, but for `tick`."""
+    """Sends commands. Not for two threads at once, but for `tick`.
 
-    def __init__(self, clock: ROSClock, outputs: Outputs, command_rate_hz: float) -> None:
+    lock: of whoever calls; it is held while anything is sent, also by the commander's thread.
+    """
+
+    def __init__(
+        self, clock: ROSClock, outputs: Outputs, command_rate_hz: float, lock: threading.RLock
+    ) -> None:
         self._outputs = outputs
         self._gripper = GripperCommand()
-        self._commander = Commander(clock, outputs.twist, command_rate_hz)
+        self._commander = Commander(clock, outputs.twist, command_rate_hz, lock)
 
     def set_rate(self, command_rate_hz: float) -> None:
         """Twist messages per second."""
@@ -31,14 +38,22 @@ class Actuation:
         """Nothing that was commanded before is taken for granted."""
         self._gripper.forget()
 
-    def send(self, step: Step, plan: Plan, command: Command) -> None:
-        """Send the velocity for as long as it holds, the target, and the gripper if it changes."""
-        self._commander.hold(command, plan.hold_s)
-        if command.target is not None:
-            self._outputs.target_pose(command.target)
+    def send(self, step: Step, plan: Plan, command: Command, further: Iterator[Command]) -> None:
+        """Send the velocity for as long as it holds, the target, and the gripper if it changes.
+
+        further: commands for the control periods after the first, sent when their time has come.
+        """
+        self._commander.hold(command, plan.semantics.period_s, map(self._aim, further))
+        self._aim(command)
         opening = self._gripper.update(step.gripper_probability, plan.settings.gripper_hysteresis)
         if opening is not None:
             self._outputs.gripper(opening)
+
+    def _aim(self, command: Command) -> Command:
+        """Send a command's target, where it has one."""
+        if command.target is not None:
+            self._outputs.target_pose(command.target)
+        return command
 
     def stop(self) -> None:
         """Send zero now."""

@@ -17,17 +17,20 @@ class Commander:
 
     A command lasts in the robot's time: that of /clock in simulation, else a clock that nobody can
     set. All methods may be called from any thread; the first message goes out before they return.
-    `lock` is held while a following command is asked for, and while anything is sent.
+    lock: held while a following command is asked for, and while anything is sent.
     """
 
     def __init__(
-        self, clock: ROSClock, publish: Callable[[Command | None], None], rate_hz: float
+        self,
+        clock: ROSClock,
+        publish: Callable[[Command | None], None],
+        rate_hz: float,
+        lock: threading.RLock,
     ) -> None:
-        self.lock = threading.RLock()
         self._clock = clock
         self._publish = publish
         self._stream = CommandStream(rate_hz)
-        self._condition = threading.Condition(self.lock)
+        self._condition = threading.Condition(lock)
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="commander", daemon=True)
         self._thread.start()
@@ -45,11 +48,6 @@ class Commander:
             if not self._closed:
                 self._stream.hold(command, self._now_ns(), duration_s, following)
                 self._send_due()
-
-    def end_after_this(self) -> None:
-        """Let none follow the command that is held now."""
-        with self._condition:
-            self._stream.end_after_this()
 
     def stop(self) -> None:
         """Send zero now."""

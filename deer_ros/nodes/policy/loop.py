@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +11,7 @@ from rclpy.clock import ROSClock
 from rclpy.impl.rcutils_logger import RcutilsLogger
 from sensor_msgs.msg import CompressedImage, Image
 
+from deer_ros.control.command import Command
 from deer_ros.control.safety import DEACTIVATED, PAUSED, Input, Reason, Stop
 from deer_ros.msg import PolicyStatus
 from deer_ros.nodes import images
@@ -33,9 +35,10 @@ _ON_REQUEST = (Reason.PAUSED, Reason.DEACTIVATED, Reason.SHUTDOWN, Reason.DRY_RU
 
 
 class PolicyLoop:
-    """The heart of the node. Two threads meet here, and one lock keeps them apart.
+    """The heart of the node. Three threads meet here, and one lock keeps them apart.
 
-    The executor's thread tells what came in and what was asked for; the worker's thread runs steps.
+    The executor's thread tells what came in and what was asked for; the worker's thread runs steps;
+    the commander's repeats commands until they end.
     Whether a result may still move the robot is decided, and the action sent, under the lock, so
     that nothing can move after a stop.
     """
@@ -52,7 +55,7 @@ class PolicyLoop:
         self._depth: Depth | None = None
         self._busy = False
         self._lock = threading.RLock()
-        self._actuation = Actuation(clock, outputs, settings.command_rate)
+        self._actuation = Actuation(clock, outputs, settings.command_rate, self._lock)
         self.worker = Worker(self._lock, self._take, self._work)
 
     # What the executor's thread tells.
@@ -237,12 +240,22 @@ class PolicyLoop:
         self._outputs.action(account)
         if outcome.command is not None:
             if account.commanded:
-                self._actuation.send(account.step, account.plan, outcome.command)
+                self._actuation.send(
+                    account.step, account.plan, outcome.command, self._made_now(outcome.further))
             self._brain.commit(account.step)
             self.stepper.count(account, self._outputs.now_ns())
         elif outcome.stop is not None:
             self._halt(outcome.stop)
         return account
+
+    def _made_now(self, commands: Iterator[Command]) -> Iterator[Command]:
+        """Each is made from what the robot says of itself when it is asked for."""
+        while True:
+            self._note_robot()
+            command = next(commands, None)
+            if command is None:
+                return
+            yield command
 
     def _status(self, account: Account | None) -> PolicyStatus:
         with self._lock:

@@ -24,7 +24,8 @@ PERIOD_NS = round(1e9 / CONTROL_RATE_HZ)
 
 
 class Lockstep:
-    """One `deer/action` moves the world by one control period, and nothing else does."""
+    """A `deer/action` moves the world by the control periods that it says, and nothing else does.
+    """
 
     def __init__(self, node: Node, robot: SimulatedRobot, outputs: SimOutputs,
                  episode: SimEpisode):
@@ -43,7 +44,8 @@ class Lockstep:
         self._stamp_ns += RESET_NS
         self._repeats = 0
         self._episode.restart(seed, self._stamp_ns)
-        self._look_and_send()
+        self._look()
+        self._send()
 
     def report(self) -> str:
         """How often it had to ask again since the reset."""
@@ -59,14 +61,17 @@ class Lockstep:
     def _answer(self, action: EndEffectorAction) -> None:
         if self._episode.done or to_nanoseconds(action.static_stamp) != self._stamp_ns:
             return
-        self._stamp_ns += PERIOD_NS
-        if self._may_move(action):
-            self._robot.step(np.array(action.action, np.float32), action.gripper)
-            self._episode.count_step(self._stamp_ns)
-            self._look_and_send()
-        else:
+        moves = self._may_move(action)
+        for _ in range(max(1, action.executions)):
             # Time must go on, or the policy, which answers each stamp once, would never move again.
+            self._stamp_ns += PERIOD_NS
+            if moves:
+                self._robot.step(np.array(action.action, np.float32), action.gripper)
+                self._episode.count_step(self._stamp_ns)
+                self._look()
             self._send()
+            if self._episode.done:
+                return
 
     def _may_move(self, action: EndEffectorAction) -> bool:
         if not all(map(math.isfinite, [*action.action, action.gripper])):
@@ -74,9 +79,8 @@ class Lockstep:
             return False
         return action.commanded and action.instruction == self._robot.instruction
 
-    def _look_and_send(self) -> None:
+    def _look(self) -> None:
         self._pictures = None if self._episode.done else self._robot.pictures()
-        self._send()
 
     def _send(self) -> None:
         self._repeat_at_s = time.monotonic() + REPEAT_S
