@@ -79,5 +79,5 @@ def _parametrisation(family: str, exits: int) -> Callable[[float], float]:
     """
     if family == "gaussian":
         return lambda x: -6.0 + (exits + 11.0) * x
-    low, high = (1e-3, 10 ** min(3.0, 37.0 / exits)) if family == "exponential" else (1e-3, 40.0)
+    low, high = (1e-3, 10 ** min(3.0, 37.0 / exits)) if family == "exponential" else (1e-3, 25.0)
     return lambda x: math.exp(math.log(low) + x * (math.log(high) - math.log(low)))

@@ -1,0 +1,86 @@
+"""What the head hears in demonstrations. It is all that a calibration needs of the network.
+
+Everything below the head is the same whatever the recurrent state is, so one run of it serves
+every rollout of the head that follows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from deer_ros.data.episode import Episode
+from deer_ros.observation import Observation
+from deer_ros.policy import DeerPolicy
+
+
+@dataclass(frozen=True)
+class Features:
+    """Pooled features of M episodes back to back.
+
+    values: (n, L, d) in the head's dtype, after each of `layers` (from 1). starts: int64 (M + 1,),
+    where each episode starts, and n.
+    """
+
+    values: Tensor
+    layers: tuple[int, ...]
+    starts: np.ndarray
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Steps of every episode."""
+        return np.diff(self.starts)
+
+    def chosen(self, episodes: np.ndarray) -> Features:
+        """Some of the episodes, in that order."""
+        steps = [np.arange(self.starts[e], self.starts[e + 1]) for e in episodes]
+        starts = np.concatenate([[0], np.cumsum([len(s) for s in steps])]).astype(np.int64)
+        return Features(self.values[np.concatenate(steps)], self.layers, starts)
+
+
+def reference_layer(exit_layers: tuple[int, ...]) -> int | None:
+    """The layer that the first exit is compared with at run time, or None where there is none."""
+    return exit_layers[0] - 1 if exit_layers[0] > 1 else None
+
+
+def gather_features(
+    policy: DeerPolicy,
+    episodes: Iterable[Episode],
+    layers: tuple[int, ...],
+    progress: Callable[[int], None] = lambda steps: None,
+) -> Features:
+    """Run the policy's network over episodes, one in memory at a time.
+
+    progress(steps) hears how many steps each episode had. Raises ValueError where there is no
+    episode, or an answer is not finite; the sentence names the episode.
+    """
+    values, lengths = [], []
+    for episode in episodes:
+        found = torch.stack(
+            [policy.features(seen, episode.instruction, layers) for seen in _observations(episode)]
+        )
+        finite = torch.isfinite(found).flatten(1).all(dim=1)
+        if not bool(finite.all()):
+            raise ValueError(
+                f"{episode.source or 'an episode'}: the model's features of frame "
+                f"{int((~finite).int().argmax())} hold NaN or infinity."
+            )
+        values.append(found)
+        lengths.append(len(episode))
+        progress(len(episode))
+    if not values:
+        raise ValueError("there are no episodes to calibrate on.")
+    starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    return Features(torch.cat(values), layers, starts)
+
+
+def _observations(episode: Episode) -> Iterable[Observation]:
+    joints = episode.proprioception
+    for step in range(len(episode)):
+        yield Observation(
+            episode.static[step], episode.gripper[step], None if joints is None else joints[step]
+        )

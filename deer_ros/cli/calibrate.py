@@ -1,0 +1,189 @@
+"""`deer calibrate`: what every exit answers on demonstrations, stored beside the model."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from deer_ros.budget.calibration import Calibration
+
+HELP = "run a model over demonstrations and store what its exits answer, for budgets"
+
+METHODS = ("run-time", "original")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the command."""
+    parser.add_argument("paths", type=Path, nargs="+", metavar="[MODEL] DATA",
+                        help="model directory (default: the bundled model), then bags, or folders "
+                             "of bags, of demonstrations")
+    parser.add_argument("--out", type=Path, metavar="FILE",
+                        help="file to write (default: calibration.safetensors in the model)")
+    parser.add_argument("--method", choices=METHODS, default="run-time",
+                        help="state carried through whole episodes, in two passes, or the authors' "
+                             "windows with past exits drawn (default: run-time)")
+    parser.add_argument("--metric", choices=("l2", "mean", "max", "cosine"),
+                        help="of the criterion (default: the model's)")
+    parser.add_argument("--holdout", type=float, default=0.5, metavar="SHARE",
+                        help="of the episodes, to measure risk on alone (default: 0.5)")
+    parser.add_argument("--second-pass", type=float, default=0.5, metavar="SHARE",
+                        help="of full depth's cost beyond the cheapest exit, that the thresholds "
+                             "of the second pass spend (default: 0.5)")
+    parser.add_argument("--rows", type=int, default=48, metavar="N",
+                        help="thresholds of a frontier, at most (default: 48)")
+    parser.add_argument("--windows", type=int, default=600, metavar="N",
+                        help="of the method original (default: 600)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N",
+                        help="which episodes are held out, and what is drawn (default: 0)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N")
+    parser.add_argument("--dtype", default="auto",
+                        help="auto (as stored), float32, bfloat16, float16")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Gather, solve, measure and store; 0 when the file is written."""
+    from deer_ros.calibration.calibrate import Settings
+
+    settings = Settings(
+        method=arguments.method, metric=arguments.metric, holdout=arguments.holdout,
+        second_pass=arguments.second_pass, rows=arguments.rows, windows=arguments.windows,
+        seed=arguments.seed,
+    )
+    folder, data = _model_and_data(arguments.paths)
+    out = _out(folder, arguments.out)
+    calibration = _calibrate(folder, data, settings, arguments)
+    calibration.save(out)
+    facts = describe(calibration, out)
+    if arguments.json:
+        print(json.dumps(facts, indent=2))
+    else:
+        _print(facts)
+    return 0
+
+
+def _calibrate(folder: Path, data: list[Path], settings: Any, arguments: Any) -> Calibration:
+    import dataclasses
+
+    from deer_ros.calibration.calibrate import calibrate, needed_layers
+    from deer_ros.calibration.features import gather_features
+    from deer_ros.checkpoint.fingerprint import weights_fingerprint
+    from deer_ros.data.bag_reader import read_all_episodes
+    from deer_ros.policy import DeerPolicy
+
+    policy = DeerPolicy.from_pretrained(folder, arguments.device, arguments.dtype)
+    fingerprint = weights_fingerprint(folder)
+    episodes = read_all_episodes(data, policy.config.action)
+    layers = needed_layers(policy.config, settings.method)
+    with _reporting() as (frames, stage):
+        features = gather_features(policy, episodes, layers, frames)
+        made = calibrate(policy.model.head, policy.config, features, fingerprint, settings, stage)
+    notes = {
+        "episodes": str(len(features.lengths)),
+        "held_out": str(_held_out(made)),
+        "frames": str(len(features.values)),
+        "dtype": str(features.values.dtype).removeprefix("torch."),
+        "seed": str(settings.seed),
+    }
+    return dataclasses.replace(made, notes=notes)
+
+
+def _held_out(calibration: Calibration) -> int:
+    losses = calibration.frontiers[len(calibration.exit_layers)].losses
+    return 0 if losses is None else losses.shape[1]
+
+
+def _model_and_data(paths: list[Path]) -> tuple[Path, list[Path]]:
+    """The model's directory and what follows it. A first path that is no model is data."""
+    from deer_ros.checkpoint.directory import CONFIG
+    from deer_ros.resources import bundled_model
+
+    first = paths[0]
+    if (first / CONFIG).is_file():
+        if len(paths) == 1:
+            raise ValueError(f"there is only the model {first}; name bags to calibrate it on.")
+        return first, paths[1:]
+    return bundled_model(), paths
+
+
+def _out(folder: Path, given: Path | None) -> Path:
+    """Where to write; told before the work begins if that cannot be."""
+    from deer_ros.checkpoint.directory import CALIBRATION
+
+    out = folder / CALIBRATION if given is None else given
+    if out.is_dir():
+        raise ValueError(f"--out {out} is a folder; name a file.")
+    if not out.parent.is_dir() or not os.access(out.parent, os.W_OK):
+        raise ValueError(f"{out.parent} is no folder that can be written to; name another --out.")
+    return out
+
+
+def describe(calibration: Calibration, out: Path) -> dict[str, Any]:
+    """All that `deer calibrate --json` prints."""
+    errors, deltas = calibration.errors(), calibration.deltas()
+    return {
+        "calibration": str(out),
+        "method": calibration.method,
+        "metric": calibration.metric,
+        "fingerprint": calibration.fingerprint,
+        "samples": len(calibration),
+        **{name: int(calibration.notes[name]) for name in ("episodes", "held_out", "frames")},
+        "exits": [
+            {
+                "exit": index,
+                "layer": layer,
+                "median_delta": _finite(sorted(deltas[index])[len(calibration) // 2]),
+                "mean_action_error": float(errors[index].mean()),
+                "share_taken": float((calibration.taken == index).mean()),
+            }
+            for index, layer in enumerate(calibration.exit_layers)
+        ],
+        "rows": {str(exits): len(f) for exits, f in sorted(calibration.frontiers.items())},
+        "kib": out.stat().st_size / 1024,
+    }
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if value == value else None
+
+
+def _print(facts: dict[str, Any]) -> None:
+    from deer_ros.report.tables import console, number, table
+
+    print(f"calibration: {facts['calibration']} ({facts['kib']:.0f} KiB)")
+    print(f"method:      {facts['method']}, metric {facts['metric']}")
+    print(f"episodes:    {facts['episodes']}, of which {facts['held_out']} only measure risk; "
+          f"{facts['samples']} samples of {facts['frames']} frames")
+    console().print(table(
+        "exits",
+        ("exit", "after layer", "median delta", "mean action error", "taken"),
+        [(str(e["exit"]), str(e["layer"]),
+          "none" if e["median_delta"] is None else number(e["median_delta"]),
+          number(e["mean_action_error"]), f"{100 * e['share_taken']:.1f} %")
+         for e in facts["exits"]],
+    ))
+
+
+@contextmanager
+def _reporting() -> Iterator[tuple[Callable[[int], None], Callable[[str, int, int], None]]]:
+    """Progress as bars on a terminal, else not at all."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    console = Console(stderr=True, highlight=False)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        bars = {"frames": progress.add_task("frames", total=None)}
+
+        def stage(what: str, done: int, total: int) -> None:
+            if what not in bars:
+                bars[what] = progress.add_task(what, total=total)
+            progress.update(bars[what], completed=done, total=total)
+
+        yield lambda steps: progress.advance(bars["frames"], steps), stage
