@@ -1,0 +1,175 @@
+"""What episodes prove: intervals for success rates, and settings compared in pairs.
+
+Every interval is two-sided and holds with the probability `confidence`. Outcomes come in strata,
+one per task, and tasks count alike: a figure over all is the mean of the tasks' figures.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+
+CONFIDENCE = 0.95
+RESAMPLES = 10_000
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate, and where it lies with the confidence that was asked for."""
+
+    estimate: float
+    low: float
+    high: float
+
+
+def wilson(successes: float, count: float, confidence: float = CONFIDENCE) -> Interval:
+    """A success rate and its score interval (Wilson 1927, J. Am. Stat. Assoc. 22, 209-212).
+
+    Unlike estimate +- so many standard errors it stays within 0 and 1 and does not shrink to a
+    point where all succeeded. `count` may be an effective number, not whole. ValueError without
+    episodes or for successes that are none of them.
+    """
+    if not (count > 0 and 0 <= successes <= count):
+        raise ValueError(f"{successes} successes of {count} episodes are no success rate.")
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    rate = successes / count
+    centre = (rate + z * z / (2 * count)) / (1 + z * z / count)
+    spread = math.sqrt(rate * (1 - rate) / count + z * z / (4 * count * count))
+    half = z / (1 + z * z / count) * spread
+    return Interval(rate, min(rate, max(0.0, centre - half)), max(rate, min(1.0, centre + half)))
+
+
+def mean_success(outcomes: Sequence[np.ndarray], confidence: float = CONFIDENCE) -> Interval:
+    """Mean over tasks of their success rates; outcomes: one array of 0 and 1 per task.
+
+    The interval is Wilson's for as many episodes as have the mean's variance. It is a little too
+    wide where tasks differ, for it takes all their episodes as equally hard, and never too narrow.
+    """
+    rates = [float(np.mean(outcome)) for outcome in outcomes]
+    count = len(rates) ** 2 / sum(1 / len(outcome) for outcome in outcomes)
+    return wilson(min(float(np.mean(rates)), 1.0) * count, count, confidence)
+
+
+def bootstrap(
+    strata: Sequence[np.ndarray],
+    figure: Callable[[np.ndarray], np.ndarray],
+    confidence: float = CONFIDENCE,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Interval:
+    """Percentile interval of a figure of the tasks' means (Efron and Tibshirani 1993, chapter 13).
+
+    Episodes are drawn with replacement within each task, and all columns of an episode together,
+    which is what makes settings on the same seeds pairs.
+
+    Args:
+        strata: per task (episodes, columns), the columns' meaning being `figure`'s affair.
+        figure: takes the columns' means, averaged over tasks, (..., columns), and gives (...).
+        seed: of the drawing; the same data and seed give the same interval.
+    """
+    _check_strata(strata)
+    rng = np.random.default_rng(seed)
+    means = np.zeros((resamples, strata[0].shape[1]))
+    for rows in strata:
+        count = len(rows)
+        drawn = rng.integers(count, size=(resamples, count), dtype=np.int32)
+        for column, values in enumerate(np.asarray(rows, np.float64).T):
+            means[:, column] += values[drawn].mean(axis=1)
+    tail = 100 * (1 - confidence) / 2
+    low, high = np.percentile(figure(means / len(strata)), [tail, 100 - tail])
+    observed = np.mean([np.mean(rows, axis=0) for rows in strata], axis=0)
+    return Interval(float(figure(observed)), float(low), float(high))
+
+
+def paired_difference(
+    ours: Sequence[np.ndarray],
+    theirs: Sequence[np.ndarray],
+    confidence: float = CONFIDENCE,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Interval:
+    """Success of `ours` less success of `theirs`; per task an array each, pairs at one place.
+
+    The interval is the paired bootstrap's. Where the pairs of every task differ all alike (say, not
+    at all) resampling shows no spread, though other episodes could: then it is the estimate +- what
+    the share of unlike pairs can be that showed up in none of n (Clopper and Pearson 1934,
+    Biometrika 26, 404-413).
+    """
+    _check_pairs(ours, theirs)
+    differences = [np.subtract(a, b, dtype=np.float64)[:, None] for a, b in zip(ours, theirs)]
+    found = bootstrap(differences, lambda means: means[..., 0], confidence, resamples, seed)
+    if any(np.ptp(rows) for rows in differences):
+        return found
+    unseen = 1 - ((1 - confidence) / 2) ** (1 / sum(map(len, differences)))
+    reach = (1 + abs(found.estimate)) * unseen
+    return Interval(
+        found.estimate, max(-1.0, found.estimate - reach), min(1.0, found.estimate + reach)
+    )
+
+
+def mcnemar(ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray]) -> float:
+    """Exact two-sided p of `ours` and `theirs` succeeding equally often (McNemar 1947).
+
+    Only pairs of which one alone succeeded tell: each is a fair coin if the settings are equal.
+    """
+    first, second = discordant(ours, theirs)
+    count = first + second
+    tail = sum(math.comb(count, k) for k in range(min(first, second) + 1))
+    return min(1.0, 2 * tail / 2**count)
+
+
+def discordant(ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray]) -> tuple[int, int]:
+    """How many pairs only `ours` succeeded in, and how many only `theirs`."""
+    _check_pairs(ours, theirs)
+    pairs = [(np.asarray(a, bool), np.asarray(b, bool)) for a, b in zip(ours, theirs)]
+    return sum(int((a & ~b).sum()) for a, b in pairs), sum(int((b & ~a).sum()) for a, b in pairs)
+
+
+def above_line(
+    strata: Sequence[np.ndarray],
+    confidence: float = CONFIDENCE,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Interval:
+    """Success of a setting less that of random choice between two fixed exits at equal cost.
+
+    That choice, step by step in the right proportion, is what lies on the straight line through the
+    two in a diagram of success against cost. The setting's cost is drawn anew with its episodes.
+
+    Args:
+        strata: per task (episodes, 9): for the setting, the cheaper and the dearer exit in turn
+            success, cost summed over the steps, and steps. ValueError where both exits cost alike.
+    """
+
+    def figure(means: np.ndarray) -> np.ndarray:
+        success, cost, steps = (means[..., part::3] for part in range(3))
+        per_step = cost / steps
+        width = per_step[..., 2] - per_step[..., 1]
+        share = (per_step[..., 0] - per_step[..., 1]) / width
+        line = success[..., 1] + share * (success[..., 2] - success[..., 1])
+        return success[..., 0] - line
+
+    _check_strata(strata)
+    totals = np.sum([np.sum(rows, axis=0) for rows in strata], axis=0)
+    if not totals[7] * totals[5] > totals[4] * totals[8]:
+        raise ValueError("the line needs two fixed exits of which the second costs more a step.")
+    return bootstrap(strata, figure, confidence, resamples, seed)
+
+
+def _check_pairs(ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray]) -> None:
+    if not len(ours) == len(theirs) > 0:
+        raise ValueError(f"{len(ours)} and {len(theirs)} tasks are no pairs.")
+    for a, b in zip(ours, theirs):
+        if np.ndim(a) != 1 or np.shape(a) != np.shape(b) or not len(a):
+            raise ValueError(f"outcomes of shapes {np.shape(a)} and {np.shape(b)} are no pairs.")
+
+
+def _check_strata(strata: Sequence[np.ndarray]) -> None:
+    if not strata or any(np.ndim(rows) != 2 or len(rows) == 0 for rows in strata):
+        raise ValueError("there are no episodes to draw from.")
+    if not all(np.isfinite(rows).all() for rows in strata):
+        raise ValueError("an outcome or a cost is not finite.")
