@@ -13,7 +13,7 @@ SHARE = Path("share/deer_ros")
 def share_files() -> list[tuple[str, list[str]]]:
     """What colcon installs there too, so that one rule finds it (deer_ros/resources.py)."""
     files = [Path("package.xml")]
-    for folder in ("config", "models/bundled"):
+    for folder in ("config", "models/bundled", "msg"):
         files += (path for path in sorted(Path(folder).rglob("*")) if path.is_file())
     return [(str(SHARE / path.parent), [str(path)]) for path in files]
 
@@ -32,6 +32,9 @@ setup(
     data_files=share_files(),
     # Ranges, for machines that have their own PyTorch; requirements/ holds what was run.
     install_requires=[
+        "huggingface-hub",
+        "matplotlib",
+        "mcap",
         "numpy",
         "opencv-python-headless",
         "pillow",
@@ -42,7 +45,11 @@ setup(
         "tokenizers",
         "torch>=2.6",
         "transformers>=5",
+        "zstandard",
     ],
-    extras_require={"sim": ["metaworld>=3", "mujoco"]},
+    extras_require={
+        "sim": ["metaworld>=3", "mujoco"],
+        "train": ["accelerate>=1", "tensorboardX>=2.6"],
+    },
     entry_points={"console_scripts": ["deer = deer_ros.cli.main:main"]},
 )

@@ -18,7 +18,8 @@ HELP = "closed-loop rollouts in a simulator: success against cost"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
-    parser.add_argument("model", nargs="?", help="model directory (default: the bundled model)")
+    parser.add_argument("model", nargs="?", help="model directory, or owner/name on the Hugging "
+                        "Face hub (default: the bundled model)")
     parser.add_argument("--env", choices=("metaworld", "calvin"), default="metaworld",
                         help="calvin: chains of five tasks in the CALVIN simulator, if installed")
     parser.add_argument("--exits", default="",
@@ -126,9 +127,9 @@ def _settings(arguments: argparse.Namespace) -> list[Setting]:
     from deer_ros.evaluation.episode import Setting
     from deer_ros.exit_rule import ExitRule
     from deer_ros.model.config import DeerConfig
-    from deer_ros.resources import bundled_model
+    from deer_ros.resources import find_model
 
-    config = DeerConfig.load(f"{arguments.model or bundled_model()}/config.json")
+    config = DeerConfig.load(find_model(arguments.model) / "config.json")
     exits = list(config.exit_layers)
     settings = []
     for name in filter(None, arguments.preset.split(",")):

@@ -21,7 +21,8 @@ INFINITE = {float("inf"): "always", float("-inf"): "never"}  # JSON has no infin
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
-    parser.add_argument("model", nargs="?", help="model directory (default: the bundled model)")
+    parser.add_argument("model", nargs="?", help="model directory, or owner/name on the Hugging "
+                        "Face hub (default: the bundled model)")
     parser.add_argument("--instruction", help="text whose prompt the costs are for "
                         f"(default: any of {PAPERS_PROMPT_TOKENS} tokens)")
     parser.add_argument("--sha256", action="store_true",
@@ -31,9 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the facts; 0 unless the directory cannot be read."""
-    from deer_ros.resources import bundled_model
+    from deer_ros.resources import find_model
 
-    folder = arguments.model or bundled_model()
+    folder = find_model(arguments.model)
     facts = describe(folder, arguments.instruction)
     if arguments.sha256:
         from deer_ros.checkpoint import weights_sha256

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deer_ros.resources import bundled_model
+from deer_ros.resources import find_model
 from deer_ros.stepping.settings import Settings
 
 if TYPE_CHECKING:
@@ -25,10 +24,7 @@ def load_policy(settings: Settings) -> DeerPolicy:
     Raises OSError or ValueError with a sentence if there is none, or its weights are not the ones
     that `model_sha256` asks for; ImportError where PyTorch is missing.
     """
-    bundled = settings.model in ("", "bundled")
-    folder = bundled_model() if bundled else Path(settings.model).expanduser()
-    if not folder.is_dir():
-        raise FileNotFoundError(f"there is no model directory {folder} (parameter model).")
+    folder = find_model(None if settings.model in ("", "bundled") else settings.model)
 
     # Not before it is needed: PyTorch takes seconds, and the node must answer from the start.
     import torch
