@@ -18,6 +18,7 @@ from metaworld.sawyer_xyz_env import SawyerXYZEnv  # noqa: E402
 from deer_ros.sim.balls import ThreeBalls  # noqa: E402
 from deer_ros.sim.cameras import Cameras, check_picture_size  # noqa: E402
 from deer_ros.sim.experts import ScriptedExpert  # noqa: E402
+from deer_ros.sim.judge import Judge  # noqa: E402
 from deer_ros.sim.tasks import THREE_BALLS, Task, find_task  # noqa: E402
 
 ENVIRONMENT_RATE_HZ = 80
@@ -33,8 +34,8 @@ STATE_SIZE = 21
 
 _ARM_JOINTS = tuple(f"right_j{i}" for i in range(7))
 _FINGER_JOINTS = ("r_close", "l_close")
-
 _PROPRIOCEPTION_NAMES = (*POSE_NAMES, *joint_names(_ARM_JOINTS + _FINGER_JOINTS))
+
 
 class SimulatedRobot:
     """A simulated arm on one of the tasks in `deer_ros.sim.tasks.TASKS`.
@@ -45,8 +46,8 @@ class SimulatedRobot:
     """
 
     joint_names: tuple[str, ...] = _ARM_JOINTS + _FINGER_JOINTS
-    rate_hz: int = CONTROL_RATE_HZ
     proprioception_names: tuple[str, ...] = _PROPRIOCEPTION_NAMES
+    rate_hz: int = CONTROL_RATE_HZ
     physics_rate_hz: int = ENVIRONMENT_RATE_HZ
     max_episode_steps: int = MAX_EPISODE_STEPS
 
@@ -54,17 +55,28 @@ class SimulatedRobot:
         """height, width: size of both cameras' pictures in pixels; ValueError beyond the limits."""
         check_picture_size(height, width)
         self._height, self._width = height, width
-        self._task = None
+        self._task = self._said = None
         self._environment: SawyerXYZEnv | None = None
         self._cameras: Cameras | None = None
+        self._judges: dict[Task, Judge] = {}
 
-    def reset(self, task: str, seed: int) -> None:
+    def reset(self, task: str, seed: int, said: str | None = None) -> None:
         """Starts an episode: lays out the scene of `task` by `seed` (>= 0), opens the gripper.
 
+        said: the task whose words are said, and by which success is judged, in that very scene;
+        None: `task` itself. Another one must be the `other` of `task`.
+
         Raises:
-            ValueError: there is no such task, or the seed is negative.
+            ValueError: there is no such task, its words cannot be said here, or the seed is
+                negative.
         """
         new = find_task(task)
+        asked = new if said is None else find_task(said)
+        if asked.name not in (new.name, new.other):
+            raise ValueError(
+                f"the words of {asked.name} cannot be said in the scene of {new.name}"
+                + (f"; those of {new.other} can" if new.other else "")
+            )
         if seed < 0:
             raise ValueError(f"the seed is {seed}; it must be 0 or more")
         if new != self._task:
@@ -76,7 +88,8 @@ class SimulatedRobot:
         # first pictures and state would have them where they were before.
         mujoco.mj_forward(self._environment.model, self._environment.data)
         self._observation = self._environment._get_obs()
-        self._expert = ScriptedExpert(new)
+        self._said, self._judge = asked, self._judge_of(asked, int(seed))
+        self._expert = ScriptedExpert(asked)
         self._environment_steps = 0
         self._success = False
 
@@ -122,15 +135,16 @@ class SimulatedRobot:
         """Orientation of the hand, float64 (4,), in the order x, y, z, w."""
         return np.roll(self._running().data.body("hand").xquat, -1)
 
-    def expert_action(self) -> tuple[np.ndarray, float]:
     def proprioception(self) -> np.ndarray:
         """Pose of the hand and joint positions, float32, as `proprioception_names` says."""
         pose = self.end_effector_position(), self.end_effector_quaternion()
         return np.concatenate([*pose, self.joint_positions()]).astype(np.float32)
 
+    def expert_action(self) -> tuple[np.ndarray, float]:
         """What the scripted expert would do now: float32 (6,) in -1..1, gripper -1.0 or +1.0."""
         self._running()
-        return self._expert.action(self._observation)
+        judge = self._judge
+        return self._expert.action(self._observation if judge is None else judge.observation())
 
     def state(self) -> np.ndarray:
         """The simulator's own knowledge of the scene, float32 (STATE_SIZE,). Never for a policy.
@@ -150,11 +164,11 @@ class SimulatedRobot:
     @property
     def instruction(self) -> str:
         self._running()
-        return self._task.instruction
+        return self._said.instruction
 
     @property
     def success(self) -> bool:
-        """Whether the task has been done at any moment since the reset."""
+        """Whether the task that was said has been done at any moment since the reset."""
         self._running()
         return self._success
 
@@ -168,21 +182,31 @@ class SimulatedRobot:
         """Ends the episode and frees the OpenGL context; `reset` may be called again."""
         if self._cameras is not None:
             self._cameras.close()
-        self._task = self._environment = self._cameras = None
+        self._task = self._said = self._environment = self._cameras = None
 
     def _advance(self, move: np.ndarray, gripper: float) -> None:
         command = np.append(move, -gripper)
         if not np.isfinite(command).all():
             raise ValueError(f"the action {move.tolist()} with gripper {gripper} is not finite")
-        environment = self._running()
-        self._observation, _, _, _, info = environment.step(np.clip(command, -1.0, 1.0))
+        command = np.clip(command, -1.0, 1.0)
+        self._observation, _, _, _, info = self._running().step(command)
         self._environment_steps += 1
-        self._success = self._success or bool(info["success"])
+        done = bool(info["success"]) if self._judge is None else self._judge.is_done(command)
+        self._success = self._success or done
 
     def _running(self) -> SawyerXYZEnv:
         if self._environment is None:
             raise RuntimeError("the simulated robot has no episode yet: call reset first")
         return self._environment
+
+    def _judge_of(self, said: Task, seed: int) -> Judge | None:
+        """What judges another task than the scene's own."""
+        if said == self._task:
+            return None
+        if said not in self._judges:
+            self._judges[said] = Judge(_make_environment(said))
+        self._judges[said].look_at(self._environment, seed)
+        return self._judges[said]
 
     def _load(self, task: Task) -> None:
         self.close()

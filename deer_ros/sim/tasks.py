@@ -18,6 +18,8 @@ class Task:
 
     environment: of Meta-World, or `THREE_BALLS`; there `choice` says which ball is meant.
     noise_factor: how much of the usual noise the expert bears in demonstrations.
+    other: the task whose words may be said instead, as nothing in the scene rules it out and none
+    of its layouts has it done along with this one; or empty.
     """
 
     name: str
@@ -25,6 +27,7 @@ class Task:
     instruction: str
     noise_factor: float = 1.0
     choice: str = ""
+    other: str = ""
 
 
 THREE_BALLS = "three-balls"
@@ -42,8 +45,8 @@ _ALL = (
     Task("button-press-topdown", "button-press-topdown-v3", "press the button from above"),
     Task("window-open", "window-open-v3", "open the window"),
     Task("window-close", "window-close-v3", "close the window"),
-    Task("faucet-open", "faucet-open-v3", "open the faucet"),
-    Task("faucet-close", "faucet-close-v3", "close the faucet"),
+    Task("faucet-open", "faucet-open-v3", "open the faucet", other="faucet-close"),
+    Task("faucet-close", "faucet-close-v3", "close the faucet", other="faucet-open"),
     Task("door-open", "door-open-v3", "open the door"),
     Task("door-close", "door-close-v3", "close the door"),
     Task("door-lock", "door-lock-v3", "lock the door", _DELICATE),
@@ -61,15 +64,15 @@ _ALL = (
     ),
     Task("handle-press", "handle-press-v3", "press the handle down"),
     *(
-        Task(f"ball-{name}", THREE_BALLS, f"touch the {words}", choice=choice)
-        for name, choice, words in (
-            ("red", "red", "red ball"),
-            ("green", "green", "green ball"),
-            ("blue", "blue", "blue ball"),
-            ("left", "leftmost", "ball on the left"),
-            ("middle", "middle", "ball in the middle"),
-            ("right", "rightmost", "ball on the right"),
-            ("next", "next to red", "ball next to the red one"),
+        Task(f"ball-{name}", THREE_BALLS, f"touch the {words}", 1.0, choice, f"ball-{other}")
+        for name, choice, words, other in (
+            ("red", "red", "red ball", "green"),
+            ("green", "green", "green ball", "blue"),
+            ("blue", "blue", "blue ball", "red"),
+            ("left", "leftmost", "ball on the left", "middle"),
+            ("middle", "middle", "ball in the middle", "right"),
+            ("right", "rightmost", "ball on the right", "left"),
+            ("next", "next to red", "ball next to the red one", "red"),
         )
     ),
 )
