@@ -176,12 +176,34 @@ def _with_losses(
     total, done = sum(map(len, frontiers.values())), 0
     measured = {}
     for count, frontier in frontiers.items():
-        losses = np.zeros((len(frontier), len(features.lengths)), np.float32)
-        for row, thresholds in enumerate(frontier.thresholds):
-            actions = roll_out(head, features, exits[:count], thresholds, metric).actions
-            errors = criterion.delta(actions, full_depth, "l2")
-            losses[row] = np.add.reduceat(errors, features.starts[:-1]) / features.lengths
-            done += 1
+        losses = []
+        for rows in np.array_split(frontier.thresholds, _parts(features, len(frontier))):
+            losses.append(_losses(head, features, exits[:count], rows, metric, full_depth))
+            done += len(rows)
             progress("measuring risk", done, total)
-        measured[count] = dataclasses.replace(frontier, losses=losses)
+        measured[count] = dataclasses.replace(frontier, losses=np.concatenate(losses))
     return measured
+
+
+def _losses(
+    head: ActionHead,
+    features: Features,
+    exit_layers: tuple[int, ...],
+    rows: np.ndarray,
+    metric: str,
+    full_depth: np.ndarray,
+) -> np.ndarray:
+    """Every episode's mean difference to full depth under every row: float32 (rows, M)."""
+    episodes = len(features.lengths)
+    repeated = features.chosen(np.tile(np.arange(episodes), len(rows)))
+    thresholds = np.repeat(rows, episodes, axis=0)
+    actions = roll_out(head, repeated, exit_layers, thresholds, metric).actions
+    errors = criterion.delta(actions, np.tile(full_depth, (len(rows), 1)), "l2")
+    sums = np.add.reduceat(errors, repeated.starts[:-1])
+    return (sums / repeated.lengths).reshape(len(rows), episodes).astype(np.float32)
+
+
+def _parts(features: Features, rows: int) -> int:
+    """Into how many rollouts to divide rows, so that none repeats more than 64 MiB of features."""
+    size = features.values.numel() * features.values.element_size()
+    return min(rows, -(-rows * size // (64 << 20)))
