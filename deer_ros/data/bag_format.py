@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +30,9 @@ MESSAGE_TYPES = {
     OPENING_TOPIC: "std_msgs/msg/Float64",
     STATE_TOPIC: "std_msgs/msg/Float64MultiArray",
 }
+PARTIAL = ".partial"
+"""Ending of the name of what is being written."""
+
 REQUIRED_TOPICS = (STATIC_TOPIC, GRIPPER_TOPIC, INSTRUCTION_TOPIC)
 
 TYPES = get_typestore(Stores.ROS2_JAZZY)
@@ -57,6 +61,39 @@ def find_bags(path: str | Path) -> list[Path]:
     if not bags:
         raise ValueError(f"{path} is no bag and holds none (a bag is a folder with metadata.yaml)")
     return bags
+
+
+def find_recordings(path: str | Path) -> list[Path]:
+    """As `find_bags`, with SQLite files and what killed recorders left: files, but no metadata.
+
+    Raises FileNotFoundError where there is nothing, ValueError where there is no bag.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"there is no bag or folder of bags at {path}")
+    if path.is_file() and _is_storage(path):
+        return [path]
+    inside = sorted(path.iterdir()) if path.is_dir() else []
+    if is_bag(path):
+        return [path]
+    files = [inner for inner in inside if inner.is_file() and _is_storage(inner)]
+    # The files of one recording are numbered; others are bags of their own.
+    one = len({re.sub(r"(_\d+)?\..*", "", file.name) for file in files}) == 1
+    bags = [path] if one else list(files)
+    for inner in inside:
+        if inner.is_dir() and not inner.name.endswith(PARTIAL) and _is_recording(inner):
+            bags.append(inner)
+    if not bags:
+        raise ValueError(f"{path} is no bag and holds none (a bag is a folder with .mcap or .db3)")
+    return bags
+
+
+def _is_recording(folder: Path) -> bool:
+    return is_bag(folder) or any(_is_storage(inner) for inner in folder.iterdir())
+
+
+def _is_storage(path: Path) -> bool:
+    return path.name.removesuffix(".zstd").endswith((".mcap", ".db3"))
 
 
 def is_bag(path: Path) -> bool:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 from rosbags.interfaces import Connection
-from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.rosbag2 import Writer
 
 from deer_ros.data import bag_format as topics
 from deer_ros.data.bag_format import TYPES
 from deer_ros.data.episode import POSE_SIZE, Episode
 from deer_ros.data.jpeg import encode_jpeg
+from deer_ros.data.new_bag import NewBag
 from deer_ros.data.units import ActionUnits, check_units, to_twist
 
 FIRST_STAMP_NS = 1_000_000_000
@@ -54,22 +53,13 @@ class EpisodeBagWriter:
         self._action = action
         self._joint_names = list(joint_names)
         self._frame_id = frame_id
-        # The bag gets its name inside a temporary folder: its file and metadata bear it.
-        self._temporary = self.path.with_name(self.path.name + ".partial")
+        self._bag = NewBag(self.path)
         self._writer: Writer | None = None
         self._connections: dict[str, Connection] = {}
         self._next_stamp_ns = FIRST_STAMP_NS
 
     def __enter__(self) -> EpisodeBagWriter:
-        if self.path.exists():
-            raise FileExistsError(f"{self.path} exists already; delete it or choose another name")
-        shutil.rmtree(self._temporary, ignore_errors=True)
-        self._writer = Writer(
-            self._temporary / self.path.name,
-            version=Writer.VERSION_LATEST,
-            storage_plugin=StoragePlugin.MCAP,
-        )
-        self._writer.open()
+        self._writer = self._bag.__enter__()
         return self
 
     def __exit__(
@@ -78,13 +68,10 @@ class EpisodeBagWriter:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        try:
-            if kind is None:
-                self._finish()
-            else:
-                self._writer.abort()
-        finally:
-            shutil.rmtree(self._temporary, ignore_errors=True)
+        if kind is None:
+            for key, value in self.notes.items():
+                self._writer.set_custom_data(key, value)
+        self._bag.__exit__(kind, error, traceback)
 
     def write(self, episode: Episode) -> None:
         """Appends an episode.
@@ -139,12 +126,6 @@ class EpisodeBagWriter:
                 f"episode {episode.source}: its proprioception has {actual} values; {expected} are "
                 f"needed, {POSE_SIZE} of the pose and one for each of {self._joint_names}"
             )
-
-    def _finish(self) -> None:
-        for key, value in self.notes.items():
-            self._writer.set_custom_data(key, value)
-        self._writer.close()
-        os.replace(self._temporary / self.path.name, self.path)
 
     def _pose(self, stamp_ns: int, pose: np.ndarray) -> object:
         return _new("geometry_msgs/msg/PoseStamped")(

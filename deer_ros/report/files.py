@@ -16,6 +16,11 @@ def write_json(path: str | Path, content: dict) -> None:
     _replace(Path(path), text.encode())
 
 
+def write_text(path: str | Path, text: str) -> None:
+    """UTF-8."""
+    _replace(Path(path), text.encode())
+
+
 def write_png(path: str | Path, image: np.ndarray) -> None:
     """image: uint8 (H, W, 3) RGB."""
     done, encoded = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))

@@ -1,0 +1,147 @@
+"""One model for several runs over the same pictures: what they share is computed once.
+
+Tower, resampler and layers depend on the pictures and the prompt alone. The recurrent state, which
+depends on the exits that a run took, enters in the head only. So every run has its own head calls,
+on the layers' outputs that all share, and each answer is exactly what a run of its own would give.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+from torch import Tensor
+
+from deer_ros.budget.timing import CostTable
+from deer_ros.model.action_head import HeadState, pool
+from deer_ros.model.deer import Answer, DeerModel
+from deer_ros.model.language import Prompt
+
+CAMERAS = 2
+
+
+class VirtualClock:
+    """Seconds that pass only when they are told to."""
+
+    def __init__(self) -> None:
+        self._now_s = 0.0
+
+    def __call__(self) -> float:
+        return self._now_s
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        self._now_s += seconds
+
+
+class SharedModel:
+    """Stands in for a DeerModel in the policies of all runs.
+
+    `clock` passes by what each part takes: as the cost table says (its medians), or, without one,
+    as it took when it was computed. What was computed for another run takes its time again.
+    """
+
+    def __init__(self, model: DeerModel, clock: VirtualClock, table: CostTable | None) -> None:
+        self._model = model
+        self._clock = clock
+        self._table = table
+        self._prompts: dict[bytes, Prompt] = {}
+        self.start()
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._model, name)
+
+    def start(self) -> None:
+        """Other pictures follow: forget what was computed."""
+        self._latents: tuple[Tensor, float] | None = None
+        self._hidden: dict[int, list[tuple[Tensor, Tensor, float]]] = {}
+
+    def read(self, ids: Tensor, mask: Tensor | None = None) -> Prompt:
+        """As DeerModel.read; the same ids give the same object."""
+        key = ids.cpu().numpy().tobytes()
+        if key not in self._prompts:
+            self._prompts[key] = self._model.read(ids, mask)
+        return self._prompts[key]
+
+    def see(self, pictures: Tensor) -> Tensor:
+        """As DeerModel.see, of the present pictures."""
+        if self._latents is None:
+            table = self._table
+            told = None if table is None else table.vision.p50 + table.resampler.p50
+            self._latents = timed(lambda: self._model.see(pictures), told)
+        latents, seconds = self._latents
+        self._clock.advance(seconds)
+        return latents
+
+    def answers(
+        self, prompt: Prompt, latents: Tensor, state: HeadState, layers: Sequence[int]
+    ) -> Iterator[Answer]:
+        """As DeerModel.answers: computed as they are asked."""
+        table, head_s, done = self._table, 0.0, 0
+        carried, seconds = timed(
+            lambda: self._model.head.carry(state), None if table is None else table.recurrent.p50
+        )
+        head_s += seconds
+        self._clock.advance(seconds)
+        for layer in layers:
+            features = self._features(prompt, latents, done, layer)
+            done = layer
+            output, seconds = timed(
+                lambda features=features: self._model.head.step(features, state, carried),
+                None if table is None else table.head.p50,
+            )
+            head_s += seconds
+            self._clock.advance(seconds)
+            probability = output.gripper_probability[:, 0]
+            yield Answer(layer, output.pose[:, 0], probability, output.state, head_s)
+
+    def _features(self, prompt: Prompt, latents: Tensor, done: int, layer: int) -> Tensor:
+        """Pooled output of a layer (N, d); time passes for those after `done`."""
+        known = self._hidden.setdefault(id(prompt), [])
+        for number in range(len(known), layer):
+            before = known[-1][0] if known else prompt.embedding
+            block = self._model.layers[number]
+            hidden, seconds = timed(
+                lambda block=block, before=before: block(before, latents, prompt),
+                None if self._table is None else self._table.layers[number].p50,
+            )
+            known.append((hidden, pool(hidden), seconds))
+        self._clock.advance(sum(seconds for _, _, seconds in known[done:layer]))
+        return known[layer - 1][1]
+
+
+class SharedPreprocessor:
+    """Stands in for a Preprocessor: each of the present pictures is prepared once."""
+
+    def __init__(
+        self,
+        preprocess: Callable[[np.ndarray], np.ndarray],
+        clock: VirtualClock,
+        table: CostTable | None,
+    ) -> None:
+        self._preprocess = preprocess
+        self._clock = clock
+        self._told_ms = None if table is None else table.preprocessing.p50 / CAMERAS
+        self.start()
+
+    def start(self) -> None:
+        """Other pictures follow."""
+        self._done: dict[int, tuple[np.ndarray, np.ndarray, float]] = {}
+
+    def __call__(self, picture: np.ndarray) -> np.ndarray:
+        if id(picture) not in self._done:
+            prepared, seconds = timed(lambda: self._preprocess(picture), self._told_ms)
+            # The picture is kept, too: another one may not get its id.
+            self._done[id(picture)] = picture, prepared, seconds
+        _, prepared, seconds = self._done[id(picture)]
+        self._clock.advance(seconds)
+        return prepared
+
+
+def timed(call: Callable[[], object], told_ms: float | None) -> tuple[object, float]:
+    """What a call returns, and its seconds: as told, or as measured where nothing is told."""
+    started = time.perf_counter()
+    result = call()
+    measured = time.perf_counter() - started
+    return result, measured if told_ms is None else told_ms / 1e3
