@@ -11,7 +11,8 @@ import numpy as np
 class Observation:
     """Pictures of the static and the gripper camera, uint8 RGB (height, width, 3) of any size.
 
-    proprioception: float32 (P,), for models that read it; None for those that do not.
+    proprioception: float32 (P,), for models that read it, in the order of their layout
+    (`config.proprioception.layout`); None for those that do not.
     """
 
     static: np.ndarray

@@ -30,11 +30,11 @@ MAY_IMPORT = {
 MAY_IMPORT["policy"] = {
     "budget", "checkpoint", "decision", "exit_rule", "model", "observation", "resources",
 }  # fmt: skip
-MAY_IMPORT["training"] = {"policy", "data", *MAY_IMPORT["policy"]}
+MAY_IMPORT["training"] = {"policy", "data", "report", *MAY_IMPORT["policy"]}
 MAY_IMPORT["stepping"] = {"control", "data", "policy", *MAY_IMPORT["policy"]}
 MAY_IMPORT["replay"] = {"stepping", "report", *MAY_IMPORT["stepping"]}
 MAY_IMPORT["calibration"] = {"policy", "data", *MAY_IMPORT["policy"]}
-MAY_IMPORT["evaluation"] = {"policy", "sim", *MAY_IMPORT["policy"]}
+MAY_IMPORT["evaluation"] = {"policy", "sim", "data", *MAY_IMPORT["policy"]}
 BELOW_THE_TOP = set(MAY_IMPORT)
 MAY_IMPORT["cli"] = BELOW_THE_TOP
 MAY_IMPORT["nodes"] = BELOW_THE_TOP | {"msg"}

@@ -26,9 +26,10 @@ class CostModel:
 
     @property
     def vision_gflops(self) -> float:
-        """Tower and resampler, both cameras."""
+        """Tower and resampler, both cameras, and the robot's own state where it is read."""
         tower = tower_macs(self.config.vision)
-        return CAMERAS * (tower + resampler_macs(self.config)) / GIGA
+        pictures = CAMERAS * (tower + resampler_macs(self.config))
+        return (pictures + proprioception_macs(self.config)) / GIGA
 
     def language_gflops(self, layers: int) -> float:
         """The first `layers` layers: what the paper counts (scope `llm`)."""
@@ -100,6 +101,12 @@ def resampler_macs(config: DeerConfig) -> int:
     return resampler.depth * (attention + 2 * resampler.mlp_ratio * latents * width * width)
 
 
+def proprioception_macs(config: DeerConfig) -> int:
+    """The robot's own state to its latent; none where it is not read."""
+    width = config.vision.width
+    return 0 if config.proprioception is None else (config.proprioception.size + width) * width
+
+
 def layer_macs(config: DeerConfig, layer: int, tokens: int) -> int:
     """One language layer, counted from 1, over a prompt of `tokens` tokens."""
     language = config.language
@@ -107,7 +114,7 @@ def layer_macs(config: DeerConfig, layer: int, tokens: int) -> int:
     macs = tokens * width * width * (4 + 2 * language.mlp_ratio) + 2 * tokens**2 * width
     if language.has_cross_attention(layer):
         inner = language.cross_attention_heads * language.cross_attention_head_dim
-        latents = CAMERAS * config.resampler.latents
+        latents = config.latents
         macs += 2 * tokens * width * inner + 2 * latents * config.vision.width * inner
         macs += 2 * tokens * latents * inner
         macs += 2 * language.cross_attention_mlp_ratio * tokens * width * width

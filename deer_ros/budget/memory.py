@@ -25,7 +25,7 @@ def fixed_parameters(config: DeerConfig) -> int:
     embedding = config.language.vocabulary * config.language.width
     return (
         tower_parameters(config) + resampler_parameters(config) + embedding
-        + head_parameters(config)
+        + head_parameters(config) + proprioception_parameters(config)
     )
 
 
@@ -57,6 +57,14 @@ def resampler_parameters(config: DeerConfig) -> int:
     norms = 2 * 2 * width
     layer = attention + norms + _feed_forward(width, resampler.mlp_ratio)
     return resampler.latents * width + resampler.depth * layer + 2 * width
+
+
+def proprioception_parameters(config: DeerConfig) -> int:
+    """What makes a latent of the robot's own state, where it is read."""
+    width = config.vision.width
+    if config.proprioception is None:
+        return 0
+    return (config.proprioception.size + 1) * width + (width + 1) * width + 2 * width
 
 
 def layer_parameters(config: DeerConfig, layer: int) -> int:

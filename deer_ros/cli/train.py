@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
+    from deer_ros.model.config import ActionConfig
+    from deer_ros.training.config import EvaluationHook, TrainingConfig
     from deer_ros.training.run import Report
 
 HELP = "train a multi-exit model on bags of demonstrations"
+FAILED = 1
+# Of all figures, those that one line has room for.
+SHOWN = ("total", "gradient_norm", "validation_total", "evaluation_success")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,48 +31,119 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="bags, or folders of bags, of demonstrations")
     parser.add_argument("--out", type=Path, required=True,
                         help="folder of the run; a run that is there is resumed")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads (0: torch's choice)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="changes",
+                        help="change a value of the configuration, as policy.auxiliary_weight=0; "
+                        "may be given several times")
+    parser.add_argument("--skip-bad", action="store_true",
+                        help="leave out bags and episodes that cannot be used, and name them "
+                        "(default: refuse)")
+    parser.add_argument("--processes", type=int, default=1,
+                        help="processes on this machine, one per GPU where there are some; across "
+                        "machines start `python -m deer_ros.cli train` with torchrun or accelerate")
+    parser.add_argument("--cpu", action="store_true", help="leave GPUs alone")
+    parser.add_argument("--threads", type=int, default=0,
+                        help="CPU threads of each process (0: torch's choice)")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Train, or go on training; 0 when the model directory is written."""
-    import torch
+    """Train, or go on training; 0 when the model directory is written, 1 if it diverged."""
+    if arguments.processes < 1:
+        raise ValueError(f"--processes is {arguments.processes}; it must be at least 1.")
+    if arguments.cpu:
+        os.environ["ACCELERATE_USE_CPU"] = "true"
 
     from deer_ros.data.bag_reader import read_all_episodes
     from deer_ros.training.config import TrainingConfig
+    from deer_ros.training.folder import check_same_run, locked, remember_run
+
+    config = TrainingConfig.load(arguments.config, arguments.changes)
+    check_same_run(arguments.out, arguments.data, config)
+    on_bad = _name_bad if arguments.skip_bad else None
+    episodes = read_all_episodes(arguments.data, _units(config), on_bad)
+    evaluate = _evaluation(config.evaluation) if config.evaluation.every_steps else None
+    if arguments.processes > 1 and "WORLD_SIZE" not in os.environ:
+        _launch(arguments)
+
+    import torch
+
     from deer_ros.training.run import TrainingRun
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    config = TrainingConfig.load(arguments.config)
-    episodes = read_all_episodes(arguments.data, config.model.action)
-    _check_same_data(arguments.out, arguments.data)
-    with _reporting(arguments.out) as report:
-        model = TrainingRun(config, episodes, arguments.out, report)()
-    print(json.dumps({"model": str(model)}) if arguments.json else f"model directory: {model}")
+    first = _is_first()
+    mine = locked(arguments.out) if first else nullcontext()
+    with mine, _reporting(arguments.out, first) as report:
+        training = TrainingRun(
+            config, episodes, arguments.out, report, on_bad=on_bad, evaluate=evaluate
+        )
+        if first:
+            remember_run(arguments.out, arguments.data, config)
+        try:
+            model = training()
+        except ArithmeticError as error:
+            print(f"deer train: {error}", file=sys.stderr)
+            return FAILED
+    if first:
+        said = json.dumps({"model": str(model)}) if arguments.json else f"model directory: {model}"
+        print(said)
     return 0
 
 
-def _check_same_data(folder: Path, data: list[Path]) -> None:
-    """A run goes on with the frames that it has read: ValueError where other data are named now."""
-    file = folder / "data.json"
-    named = sorted(str(path.resolve()) for path in data)
-    if file.exists():
-        before = json.loads(file.read_text(encoding="utf-8"))
-        if before != named:
-            raise ValueError(
-                f"the run in {folder} was started with --data {' '.join(before)}; it cannot go on "
-                "with other data. Name the same, or another --out."
-            )
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(named) + "\n", encoding="utf-8")
+def _launch(arguments: argparse.Namespace) -> NoReturn:
+    """Become torchrun, which starts this command in every process."""
+    os.environ.setdefault("OMP_NUM_THREADS", str(arguments.threads or 1))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += [f"--nproc-per-node={arguments.processes}", "-m", "deer_ros.cli", "train"]
+    command += [str(arguments.config), "--out", str(arguments.out)]
+    command += ["--data", *map(str, arguments.data), "--threads", str(arguments.threads)]
+    command += [word for change in arguments.changes for word in ("--set", change)]
+    command += ["--skip-bad"] * arguments.skip_bad + ["--json"] * arguments.json
+    os.execv(command[0], command)
+
+
+def _is_first() -> bool:
+    """Whether this is the process of several that speaks and writes."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def _units(config: TrainingConfig) -> ActionConfig:
+    """What the actions that are learned mean: the model says so."""
+    from deer_ros.checkpoint.directory import CONFIG
+    from deer_ros.model.config import DeerConfig
+
+    if config.start_from is None:
+        return config.model.action
+    return DeerConfig.load(Path(config.start_from) / CONFIG).action
+
+
+def _name_bad(error: ValueError) -> None:
+    if _is_first():
+        print(f"skipped: {error}", file=sys.stderr, flush=True)
+
+
+def _evaluation(hook: EvaluationHook) -> Callable[[Path], dict[str, float]]:
+    """Closed-loop success in the simulator of a model directory, by exit and over all.
+
+    Raises ValueError or ModuleNotFoundError at once, not in the middle of a run.
+    """
+    from deer_ros.evaluation.metaworld import success_by_exit
+    from deer_ros.sim.tasks import DEMONSTRATION_TASKS, EVALUATION_SEED_START, find_task
+
+    tasks = hook.tasks or DEMONSTRATION_TASKS
+    for task in tasks:
+        find_task(task)
+    first = EVALUATION_SEED_START + hook.seed
+    seeds = range(first, first + hook.episodes)
+    return lambda model: success_by_exit(model, tasks, seeds, hook.exits, hook.processes)
 
 
 @contextmanager
-def _reporting(folder: Path) -> Iterator[Report]:
+def _reporting(folder: Path, first: bool) -> Iterator[Report]:
     """Reports go to the run's log, and to stderr: as bars on a terminal, else as lines."""
+    if not first:
+        yield lambda phase, step, steps, figures: None
+        return
     from rich.console import Console
     from rich.progress import Progress, TextColumn
 
@@ -74,16 +151,25 @@ def _reporting(folder: Path) -> Iterator[Report]:
     columns = (*Progress.get_default_columns(), TextColumn("loss {task.fields[loss]:.4f}"))
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         bars: dict[str, TaskID] = {}
+        logs: list = []
 
-        def report(phase: str, step: int, steps: int, losses: dict[str, float]) -> None:
-            with (folder / "log.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"phase": phase, "step": step, **losses}) + "\n")
-            loss = losses.get("total", 0.0)
+        def report(phase: str, step: int, steps: int, figures: dict[str, float]) -> None:
+            if not logs:  # a run that is refused leaves no log
+                from deer_ros.training.log import TrainingLog
+
+                logs.append(TrainingLog(folder))
+            logs[0].report(phase, step, steps, figures)
             if phase not in bars:
-                bars[phase] = progress.add_task(phase, total=steps, loss=loss)
-            progress.update(bars[phase], completed=step, loss=loss)
+                bars[phase] = progress.add_task(phase, total=steps, loss=0.0)
+            progress.update(bars[phase], completed=step)
+            if "total" in figures:
+                progress.update(bars[phase], loss=figures["total"])
             if not console.is_terminal:
-                shown = "  ".join(f"{name} {value:.4f}" for name, value in losses.items())
+                shown = "  ".join(f"{k} {v:.4f}" for k, v in figures.items() if k in SHOWN)
                 print(f"{phase} {step}/{steps}  {shown}", file=sys.stderr, flush=True)
 
-        yield report
+        try:
+            yield report
+        finally:
+            for log in logs:
+                log.close()

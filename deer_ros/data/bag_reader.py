@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -62,14 +62,35 @@ def read_episodes(path: str | Path, action: ActionUnits) -> Iterator[Episode]:
     return read_all_episodes([path], action)
 
 
-def read_all_episodes(paths: Iterable[str | Path], action: ActionUnits) -> Iterator[Episode]:
-    """As `read_episodes`, for several bags or folders of bags, one after the other."""
+def read_all_episodes(
+    paths: Iterable[str | Path],
+    action: ActionUnits,
+    on_bad: Callable[[ValueError], None] | None = None,
+) -> Iterator[Episode]:
+    """As `read_episodes`, for several bags or folders of bags, one after the other.
+
+    on_bad: hears of every bag that cannot be read and every episode that cannot be used, which are
+    left out then (of a bag that is damaged in the middle, what follows); None: they are refused.
+    """
     check_units(action)
     found = [bag for path in paths for bag in topics.find_bags(path)]
-    return (episode for bag in found for episode in _episodes_of_bag(bag, action))
+    return (episode for bag in found for episode in _usable_episodes(bag, action, on_bad))
 
 
-def _episodes_of_bag(path: Path, action: ActionUnits) -> Iterator[Episode]:
+def _usable_episodes(
+    path: Path, action: ActionUnits, on_bad: Callable[[ValueError], None] | None
+) -> Iterator[Episode]:
+    try:
+        yield from _episodes_of_bag(path, action, on_bad)
+    except BagError as error:
+        if on_bad is None:
+            raise
+        on_bad(error)
+
+
+def _episodes_of_bag(
+    path: Path, action: ActionUnits, on_bad: Callable[[ValueError], None] | None
+) -> Iterator[Episode]:
     with topics.open_bag(path) as reader:
         topics.check_topics(path, reader.connections)
         present = {c.topic for c in reader.connections if c.msgcount}
@@ -78,8 +99,12 @@ def _episodes_of_bag(path: Path, action: ActionUnits) -> Iterator[Episode]:
         try:
             episode = _episode(recording, present, action, source=f"{path}#{count}")
         except ValueError as error:
-            raise BagError(path, f"episode {count} cannot be used: {error}") from error
-        yield episode
+            bad = BagError(path, f"episode {count} cannot be used: {error}")
+            if on_bad is None:
+                raise bad from error
+            on_bad(bad)
+        else:
+            yield episode
         count += 1
     if count == 0:
         raise BagError(path, "it holds no picture that follows an instruction")

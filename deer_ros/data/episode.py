@@ -22,7 +22,8 @@ def columns_of(layout: Sequence[str], names: Sequence[str]) -> list[int]:
     missing = [name for name in layout if name not in names]
     if missing:
         raise ValueError(
-            f"the proprioception lacks {', '.join(missing)}; it has {', '.join(names) or 'no names'}"
+            f"the proprioception lacks {', '.join(missing)}; it has "
+            f"{', '.join(names) or 'no names'}"
         )
     return [list(names).index(name) for name in layout]
 

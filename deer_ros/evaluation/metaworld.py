@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 
+from deer_ros.checkpoint.directory import CONFIG
+from deer_ros.data.episode import columns_of
 from deer_ros.evaluation.episode import Episode, Setting, run_episode
+from deer_ros.evaluation.processes import run_jobs
+from deer_ros.model.config import DeerConfig
 from deer_ros.observation import Observation
 from deer_ros.policy import DeerPolicy
 from deer_ros.sim.robot import SimulatedRobot
@@ -26,8 +31,11 @@ class Rollout(Episode):
 class MetaWorld:
     """The simulated robot as an `Environment`."""
 
-    def __init__(self) -> None:
+    def __init__(self, layout: Sequence[str] | None = None) -> None:
+        """layout: what observations shall have of the robot's own state; ValueError if unknown."""
         self._robot = SimulatedRobot()
+        names = self._robot.proprioception_names
+        self._columns = None if layout is None else columns_of(layout, names)
 
     def reset(self, task: str, seed: int) -> None:
         """Begin an episode."""
@@ -44,8 +52,10 @@ class MetaWorld:
         return self._robot.success
 
     def observation(self) -> Observation:
-        """Both pictures."""
-        return Observation(*self._robot.pictures())
+        """Both pictures, and what the robot knows of itself if it was asked for."""
+        columns = self._columns
+        sensed = None if columns is None else self._robot.proprioception()[columns]
+        return Observation(*self._robot.pictures(), sensed)
 
     def step(self, action: np.ndarray, gripper: float) -> None:
         """One control period."""
@@ -57,7 +67,8 @@ def start(model: str | None) -> Callable[[tuple[Setting, str, int]], Rollout]:
     # Small models are fastest on one thread.
     torch.set_num_threads(1)
     policy = DeerPolicy.from_pretrained(model, device="cpu")
-    environment = MetaWorld()
+    sensed = policy.config.proprioception
+    environment = MetaWorld(None if sensed is None else sensed.layout)
 
     def run(job: tuple[Setting, str, int]) -> Rollout:
         setting, task, seed = job
@@ -67,3 +78,26 @@ def start(model: str | None) -> Callable[[tuple[Setting, str, int]], Rollout]:
         return Rollout(**vars(episode), setting=setting.name, task=task, seed=seed)
 
     return run
+
+
+def success_by_exit(
+    model: Path, tasks: Sequence[str], seeds: Sequence[int], exits: Sequence[int], processes: int
+) -> dict[str, float]:
+    """Share of successes: `success` over all, `success_exit_L` and `success_TASK`.
+
+    exits: layers to stay at; none: the deepest. Leaves torch's number of threads as it was.
+    """
+    layers = exits or DeerConfig.load(model / CONFIG).exit_layers[-1:]
+    settings = [Setting(f"exit_{layer}", exit_layer=layer) for layer in layers]
+    jobs = [(setting, task, seed) for task in tasks for setting in settings for seed in seeds]
+    threads = torch.get_num_threads()
+    try:
+        rollouts = list(run_jobs(start, (str(model),), jobs, processes))
+    finally:
+        torch.set_num_threads(threads)
+    groups = {
+        **{s.name: [r for r in rollouts if r.setting == s.name] for s in settings},
+        **{task: [r for r in rollouts if r.task == task] for task in tasks},
+    }
+    shares = {f"success_{k}": float(np.mean([r.success for r in v])) for k, v in groups.items()}
+    return {"success": float(np.mean([r.success for r in rollouts])), **shares}

@@ -17,6 +17,7 @@ from typing import Any
 from deer_ros.model.schema import from_dict, to_dict
 
 METRICS = ("l2", "mean", "max", "cosine")
+CAMERAS = 2
 GROUPS = 8  # of the group norms in a `conv` tower
 # A robot that moves for longer on one look is out of control.
 MOST_EXECUTIONS = 1000
@@ -224,11 +225,51 @@ class ActionConfig:
 
 
 @dataclass(frozen=True)
+class ProprioceptionConfig:
+    """What a model reads of the robot's own state, besides pictures.
+
+    layout: names of the values in the order of `Observation.proprioception`: `end_effector.x`, `y`,
+    `z` (m), `qx`, `qy`, `qz`, `qw`, and `joint.NAME` (rad, m), as bags and nodes call them; other
+    sources of data may have others. mean, std: what is taken off each, and what it is divided by;
+    training fills them in from its data where they are null.
+    """
+
+    layout: tuple[str, ...] = ()
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.layout or len(set(self.layout)) < len(self.layout):
+            raise ValueError(
+                f"proprioception.layout is {list(self.layout)}; it must have a name at least, and "
+                "none twice."
+            )
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            if values is not None and len(values) != self.size:
+                raise ValueError(
+                    f"proprioception.{name} has {len(values)} numbers; the layout has {self.size} "
+                    "names."
+                )
+            if values is not None and not all(math.isfinite(value) for value in values):
+                raise ValueError(f"proprioception.{name} is {list(values)}; it must be finite.")
+        if self.std is not None and min(self.std) <= 0:
+            raise ValueError(
+                f"proprioception.std is {list(self.std)}; every number must be above zero."
+            )
+
+    @property
+    def size(self) -> int:
+        """Number of values."""
+        return len(self.layout)
+
+
+@dataclass(frozen=True)
 class DeerConfig:
     """All that `config.json` of a model directory says.
 
     `max_episode_steps` is how long an episode lasts at most, in control periods. `proprioception`
-    is None: models that read joint states are not supported yet.
+    is None where the model sees pictures alone.
     """
 
     vision: VisionConfig = field(default_factory=VisionConfig)
@@ -240,7 +281,7 @@ class DeerConfig:
     action: ActionConfig = field(default_factory=ActionConfig)
     trained_in: str = "simulation"
     max_episode_steps: int = 360
-    proprioception: None = None
+    proprioception: ProprioceptionConfig | None = None
     model_type: str = "deer"
 
     def __post_init__(self) -> None:
@@ -260,6 +301,11 @@ class DeerConfig:
                 f"exits.thresholds has {len(thresholds)} numbers; the model has "
                 f"{len(self.exit_layers)} exits, at layers {list(self.exit_layers)}."
             )
+
+    @property
+    def latents(self) -> int:
+        """Latents that the language model reads: those of both pictures, and the robot's own."""
+        return CAMERAS * self.resampler.latents + (self.proprioception is not None)
 
     @property
     def exit_layers(self) -> tuple[int, ...]:

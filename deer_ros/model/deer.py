@@ -10,11 +10,13 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from deer_ros.model.action_head import ActionHead, HeadState, pool
 from deer_ros.model.config import DeerConfig
 from deer_ros.model.language import DecoderLayer, Prompt, make_prompt
+from deer_ros.model.proprioception import ProprioceptionEncoder
 from deer_ros.model.vision import Resampler, build_tower
 
 
@@ -51,6 +53,8 @@ class DeerModel(nn.Module):
             DecoderLayer(language, width, layer) for layer in range(1, depth + 1)
         )
         self.head = ActionHead(config.head, language.width)
+        if config.proprioception is not None:
+            self.proprioception = ProprioceptionEncoder(config.proprioception, width)
 
     @property
     def max_layer(self) -> int:
@@ -60,6 +64,10 @@ class DeerModel(nn.Module):
     def see(self, pictures: Tensor) -> Tensor:
         """Pictures (N, cameras, 3, S, S), static camera first -> latents (N, cameras * n, W)."""
         return self.resample(self.tower(pictures))
+
+    def with_proprioception(self, latents: Tensor, values: Tensor) -> Tensor:
+        """Latents of the pictures and normalised values (N, P) -> latents with one more."""
+        return torch.cat([latents, self.proprioception(values)], dim=1)
 
     def resample(self, tokens: Tensor) -> Tensor:
         """Tower's tokens (N, cameras, P, W) -> latents (N, cameras * n, W), cameras in order."""

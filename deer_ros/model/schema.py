@@ -50,6 +50,7 @@ def _parse(hint: Any, value: Any, where: str) -> Any:
         if value is None:
             return None
         hint = next(a for a in typing.get_args(hint) if a is not type(None))
+        return _parse(hint, value, where)
     if typing.get_origin(hint) is tuple:
         if not isinstance(value, (list, tuple)):
             raise ValueError(f"{where} is {value!r}; it must be a list.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,6 +10,12 @@ import yaml
 
 from deer_ros.model.config import DeerConfig
 from deer_ros.model.schema import from_dict
+
+PARTS = ("tower", "resampler", "embedding", "cross_attention", "blocks")
+"""Parts of a model besides its heads, which are always trained."""
+TRAINED_FROM_NOTHING = ("embedding", "cross_attention", "blocks")
+FINE_TUNED = ("resampler", "embedding", "cross_attention")
+"""What the original trains of a model that knows something already."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +39,21 @@ class PolicyPhase:
     """Layers and heads learn the expert's actions on windows of an episode.
 
     steps: joint phase; head_steps: the heads alone, on frozen layers. window: steps of a window.
-    gripper_weight: of the gripper's loss beside the pose's. constant_exit_weight: of the shared
+    batch_windows: of all processes together.
+    gripper_weight: of the gripper's loss beside the pose's. auxiliary_weight: of the losses of the
+    auxiliary heads, one at every exit; 0 trains without them. constant_exit_weight: of the shared
     head's loss along every exit taken constantly, beside the two random samplings (0: as in the
     original). episodes_alike: every episode is drawn equally often, whatever its length; else every
-    window, as in the original. decay_gated_only: weight decay on gated cross-attention alone, as in the original.
+    window, as in the original. decay_gated_only: weight decay on gated cross-attention alone, as in
+    the original.
     cosine: learning rate falls to a twentieth over the phase; else it stays.
+    trained: parts of the model that learn in the joint phase, of `PARTS`; null: the decoder
+    (`TRAINED_FROM_NOTHING`), or as in the original (`FINE_TUNED`) with `start_from`.
+    shift_px: the static and the gripper camera's pictures are moved by up to so many pixels, each
+    by itself. While neither the tower nor the resampler learns and nothing moves, every picture is
+    encoded once; else again in every step.
+    pad_short_episodes: an episode shorter than a window is trained on as far as it goes; false
+    makes it bad data.
     """
 
     steps: int = 2000
@@ -54,25 +71,106 @@ class PolicyPhase:
     auxiliary_weight: float = 1.0
     constant_exit_weight: float = 0.0
     episodes_alike: bool = False
+    trained: tuple[str, ...] | None = None
+    shift_px: tuple[int, ...] = (0, 0)
+    pad_short_episodes: bool = True
+
+    def __post_init__(self) -> None:
+        for part in self.trained or ():
+            if part not in PARTS:
+                raise ValueError(
+                    f"policy.trained has {part!r}; allowed are {', '.join(PARTS)}."
+                )
+        if len(self.shift_px) != 2 or min(self.shift_px) < 0:
+            raise ValueError(
+                f"policy.shift_px is {list(self.shift_px)}; it must be two numbers of pixels from "
+                "0, for the static and the gripper camera."
+            )
+        if self.batch_windows < 1 or self.window < 1:
+            raise ValueError(
+                f"policy.batch_windows is {self.batch_windows} and policy.window {self.window}; "
+                "both must be at least 1."
+            )
+
+
+@dataclass(frozen=True)
+class EvaluationHook:
+    """Closed-loop episodes in the simulator between two steps of the policy phases.
+
+    every_steps: 0 leaves them out. episodes: per task and exit. tasks: empty, those that
+    demonstrations are collected of. exits: layers to stay at; empty, the deepest. seed: the first,
+    counted from where evaluation seeds start; keep it apart from those that are reported.
+    keep_best: the model with the highest mean success stays in the run's folder `best`.
+    """
+
+    every_steps: int = 0
+    episodes: int = 10
+    tasks: tuple[str, ...] = ()
+    exits: tuple[int, ...] = ()
+    seed: int = 100_000
+    processes: int = 1
+    keep_best: bool = False
+
+    def __post_init__(self) -> None:
+        for name, least in (("every_steps", 0), ("episodes", 1), ("seed", 0), ("processes", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(
+                    f"evaluation.{name} is {getattr(self, name)}; it must be at least {least}."
+                )
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """A whole run. `holdout`: share of the episodes kept aside for the validation losses."""
+    """A whole run.
+
+    start_from: a model directory to go on training; its own configuration is the model's then, and
+    there is no vision phase. holdout: share of the episodes kept aside for the validation losses.
+    """
 
     model: DeerConfig = field(default_factory=DeerConfig)
+    start_from: str | None = None
     vision: VisionPhase = field(default_factory=VisionPhase)
     policy: PolicyPhase = field(default_factory=PolicyPhase)
+    evaluation: EvaluationHook = field(default_factory=EvaluationHook)
     seed: int = 0
     holdout: float = 0.03
     checkpoint_every_steps: int = 100
     log_every_steps: int = 20
 
+    @property
+    def trained_parts(self) -> tuple[str, ...]:
+        """Parts that learn in the joint phase, besides the heads."""
+        if self.policy.trained is not None:
+            return self.policy.trained
+        return TRAINED_FROM_NOTHING if self.start_from is None else FINE_TUNED
+
     @classmethod
-    def load(cls, path: str | Path) -> TrainingConfig:
-        """Read a YAML file. Raises ValueError naming the file and the key that is wrong."""
+    def load(cls, path: str | Path, changes: Sequence[str] = ()) -> TrainingConfig:
+        """Read a YAML file; `changes` are applied to it, each `KEY=VALUE` as `policy.steps=100`.
+
+        Raises ValueError naming the file and the key that is wrong.
+        """
         try:
             values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-            return from_dict(cls, values if values is not None else {})
+            values = {} if values is None else values
+            for change in changes:
+                _apply(change, values)
+            if isinstance(values, dict) and {"model", "start_from"} <= values.keys():
+                raise ValueError(
+                    "it has both `model` and `start_from`; a model directory brings its own "
+                    "configuration, so leave one out."
+                )
+            return from_dict(cls, values)
         except (ValueError, yaml.YAMLError, UnicodeDecodeError) as error:
             raise ValueError(f"{path}: {error}") from error
+
+
+def _apply(change: str, values: dict) -> None:
+    """Put the value of `a.b=value` (YAML) at values["a"]["b"]."""
+    key, separator, text = change.partition("=")
+    *parents, name = key.strip().split(".")
+    for parent in parents:
+        values = values.setdefault(parent, {}) if isinstance(values, dict) else None
+    if not separator or not isinstance(values, dict):
+        raise ValueError(f"the change {change!r} is none; write KEY=VALUE, as policy.steps=100.")
+    values[name] = yaml.safe_load(text)

@@ -7,7 +7,8 @@ once and a resumed run starts at once.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import shutil
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,9 +24,10 @@ CAMERAS = 2
 class Frames:
     """N frames of E episodes, back to back.
 
-    pictures: (N, 2, S, S, 3) uint8. actions: (N, 7) float32. states: (N, P) float32, or (N, 0)
+    pictures: (N, 2, S, S, 3) uint8. actions: (N, 7) float32. states: (N, S) float32, or (N, 0)
     where the bags have none. starts: (E + 1,) int64, where each episode starts, and N.
-    instructions: text of each episode.
+    instructions: text of each episode. proprioception: (N, P) float32 as the layout asks for, or
+    None where it asks for nothing.
     """
 
     pictures: np.ndarray
@@ -33,6 +35,7 @@ class Frames:
     states: np.ndarray
     starts: np.ndarray
     instructions: tuple[str, ...]
+    proprioception: np.ndarray | None = None
 
     @property
     def lengths(self) -> np.ndarray:
@@ -55,42 +58,110 @@ def split_episodes(count: int, holdout: float, seed: int) -> tuple[np.ndarray, n
     return np.sort(order[kept:]), np.sort(order[:kept])
 
 
-def load_frames(episodes: Iterable[Episode], size: int, cache: Path) -> Frames:
-    """Read all episodes, or the cache of an earlier read. ValueError where there are none."""
+@dataclass(frozen=True)
+class Needs:
+    """What an episode must bring. shortest: steps. layout: values of the robot's proprioception."""
+
+    shortest: int = 1
+    layout: tuple[str, ...] = ()
+
+    def check(self, episode: Episode) -> None:
+        """ValueError naming the episode where it lacks something."""
+        if episode.actions is None:
+            raise ValueError(f"{episode.source} has no actions; it cannot be trained on.")
+        if len(episode) < self.shortest:
+            raise ValueError(
+                f"{episode.source} has {len(episode)} steps; a window has {self.shortest}. Set "
+                "policy.window to less, or policy.pad_short_episodes to true."
+            )
+        if self.layout:
+            episode.proprioception_in(self.layout)
+
+
+OnBad = Callable[[ValueError], None]
+
+
+def load_frames(
+    episodes: Iterable[Episode],
+    size: int,
+    cache: Path,
+    needs: Needs | None = None,
+    on_bad: OnBad | None = None,
+) -> Frames:
+    """Read all episodes, or the cache of an earlier read.
+
+    on_bad: hears of an episode that lacks something, which is left out then; None: it is refused.
+    Raises ValueError for that, and where no episode is left; the cache is whole or not there.
+    """
+    needs = needs or Needs()
     if not (cache / "done.json").exists():
-        _write_cache(episodes, size, cache)
+        _write_cache(episodes, size, cache, needs, on_bad)
     meta = json.loads((cache / "done.json").read_text(encoding="utf-8"))
-    if meta["size"] != size:
+    if (meta["size"], tuple(meta.get("layout", ()))) != (size, needs.layout):
         raise ValueError(
-            f"{cache} holds pictures of {meta['size']} pixels, the model takes {size}; use another "
-            "run folder or delete it."
+            f"{cache} holds pictures of {meta['size']} pixels and the proprioception "
+            f"{meta.get('layout', [])}; the model takes {size} and {list(needs.layout)}. Use "
+            "another run folder or delete it."
         )
     arrays = {name: np.load(cache / f"{name}.npy") for name in ("actions", "states", "starts")}
-    shape = (len(arrays["actions"]), CAMERAS, size, size, 3)
-    pictures = np.memmap(cache / "pictures.u8", np.uint8, "r", shape=shape)
-    return Frames(pictures, **arrays, instructions=tuple(meta["instructions"]))
+    count = len(arrays["actions"])
+    sensed = cache / "proprioception.npy"
+    shape = (count, CAMERAS, size, size, 3)
+    return Frames(
+        np.memmap(cache / "pictures.u8", np.uint8, "r", shape=shape),
+        **arrays,
+        instructions=tuple(meta["instructions"]),
+        proprioception=np.load(sensed) if needs.layout else None,
+    )
 
 
-def _write_cache(episodes: Iterable[Episode], size: int, cache: Path) -> None:
-    cache.mkdir(parents=True, exist_ok=True)
+def _write_cache(
+    episodes: Iterable[Episode], size: int, cache: Path, needs: Needs, on_bad: OnBad | None
+) -> None:
+    unfinished = cache.with_name(cache.name + ".unfinished")
+    for folder in (unfinished, cache):
+        shutil.rmtree(folder, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    try:
+        _write_frames(episodes, size, unfinished, needs, on_bad)
+        unfinished.rename(cache)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _write_frames(
+    episodes: Iterable[Episode], size: int, folder: Path, needs: Needs, on_bad: OnBad | None
+) -> None:
     preprocessor = Preprocessor(size)
-    actions, states, starts, instructions = [], [], [0], []
-    with (cache / "pictures.u8").open("wb") as file:
+    actions, states, sensed, starts, instructions = [], [], [], [0], []
+    with (folder / "pictures.u8").open("wb") as file:
         for episode in episodes:
-            if episode.actions is None:
-                raise ValueError(f"{episode.source} has no actions; it cannot be trained on.")
+            try:
+                needs.check(episode)
+            except ValueError as error:
+                if on_bad is None:
+                    raise
+                on_bad(error)
+                continue
             for pair in zip(episode.static, episode.gripper):
                 for picture in pair:
                     file.write(np.ascontiguousarray(preprocessor.resize(picture)).tobytes())
-            steps = len(episode.actions)
+            steps = len(episode)
             actions.append(episode.actions)
             states.append(np.zeros((steps, 0)) if episode.state is None else episode.state)
+            sensed.append(episode.proprioception_in(needs.layout) if needs.layout else None)
             starts.append(starts[-1] + steps)
             instructions.append(episode.instruction)
     if not instructions:
         raise ValueError("there are no episodes to train on.")
-    np.save(cache / "actions.npy", np.concatenate(actions).astype(np.float32))
-    np.save(cache / "states.npy", np.concatenate(states).astype(np.float32))
-    np.save(cache / "starts.npy", np.array(starts, np.int64))
-    meta = {"size": size, "instructions": instructions}
-    (cache / "done.json").write_text(json.dumps(meta), encoding="utf-8")
+    widths = {state.shape[1] for state in states}
+    if len(widths) > 1:
+        # Only the simulator's own demonstrations need a state, and theirs has one width.
+        states = [np.zeros((len(state), 0)) for state in states]
+    np.save(folder / "actions.npy", np.concatenate(actions).astype(np.float32))
+    np.save(folder / "states.npy", np.concatenate(states).astype(np.float32))
+    np.save(folder / "starts.npy", np.array(starts, np.int64))
+    if needs.layout:
+        np.save(folder / "proprioception.npy", np.concatenate(sensed).astype(np.float32))
+    meta = {"size": size, "instructions": instructions, "layout": needs.layout}
+    (folder / "done.json").write_text(json.dumps(meta), encoding="utf-8")

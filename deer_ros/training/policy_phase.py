@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import torch
@@ -13,36 +12,38 @@ from deer_ros.model.action_head import ActionHead, HeadOutput, pool
 from deer_ros.model.deer import DeerModel
 from deer_ros.model.language import Prompt
 from deer_ros.training.config import PolicyPhase
-from deer_ros.training.dataset import Frames
 from deer_ros.training.losses import action_loss, gather_exits, split
-
-
-@dataclass(frozen=True)
-class Batch:
-    """N windows of T steps.
-
-    ids, masks: (N T, L), prompts, and 0 at their padding. latents: (N T, 2 n, W). actions:
-    (N, T, 7). valid: (N, T) boolean, False past the end of an episode shorter than the window,
-    where the last frame is repeated.
-    """
-
-    ids: Tensor
-    masks: Tensor
-    latents: Tensor
-    actions: Tensor
-    valid: Tensor
+from deer_ros.training.windows import Batch
 
 
 class MultiExitTraining(nn.Module):
-    """The model without its vision, and one auxiliary head per exit, used only in training."""
+    """The model, and one auxiliary head per exit, used only in training.
 
-    def __init__(self, model: DeerModel, phase: PolicyPhase) -> None:
+    The auxiliary heads of a model that knows something already (`pretrained`) start as copies of
+    its shared head, which has learned every exit; model directories do not hold the official ones.
+    """
+
+    def __init__(self, model: DeerModel, phase: PolicyPhase, pretrained: bool = False) -> None:
         super().__init__()
         self.model = model
         self.phase = phase
-        exits = model.config.exit_layers
+        exits = model.config.exit_layers if phase.auxiliary_weight else ()
         width = model.config.language.width
         self.auxiliary = nn.ModuleList(ActionHead(model.config.head, width) for _ in exits)
+        if pretrained:
+            for head in self.auxiliary:
+                head.load_state_dict(model.head.state_dict())
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Losses of a batch, as `losses` gives them, times the batch's share."""
+        model = self.model
+        latents = batch.vision if batch.vision.ndim == 3 else model.see(batch.vision)
+        if batch.proprioception is not None:
+            latents = model.with_proprioception(latents, batch.proprioception)
+        prompt = model.read(batch.ids, batch.masks)
+        features = self.features(prompt, latents, batch.masks, len(batch.actions))
+        losses = self.losses(features, batch.actions, batch.samplings, batch.valid)
+        return {name: batch.share * loss for name, loss in losses.items()}
 
     def features(
         self, prompt: Prompt, latents: Tensor, mask: Tensor | None, windows: int
@@ -64,7 +65,8 @@ class MultiExitTraining(nn.Module):
         exit taken constantly; then the auxiliary heads, each at its exit.
         """
         phase = self.phase
-        paths = [gather_exits(features, torch.from_numpy(exits)) for exits in samplings]
+        device = features.device
+        paths = [gather_exits(features, torch.from_numpy(e).to(device)) for e in samplings]
         paths += list(features) if phase.constant_exit_weight else []
         shared = split(self.model.head(torch.cat(paths)), len(paths))
         count = len(samplings)
@@ -82,83 +84,56 @@ class MultiExitTraining(nn.Module):
         samplings: Sequence[np.ndarray],
         valid: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """Weighted losses of all heads' answers; their sum is minimised.
+        """Weighted losses of all heads' answers by name; their sum is minimised.
 
         features: (E, N, T, d). actions: (N, T, 7). samplings: exit numbers (N, T). valid: (N, T)
-        boolean, which steps count; None where all do.
+        boolean, which steps count; None where all do. Names: `shared_N` along the N-th sampling,
+        `constant_L` and `auxiliary_L` at layer L, each `_pose` and `_gripper`.
         """
-        totals: dict[str, Tensor] = {}
-        for name, weight, output in self.answers(features, samplings):
-            parts = action_loss(output, actions, self.phase.gripper_weight, valid)
-            for part, value in zip(("pose", "gripper"), parts):
-                key = f"{name}_{part}"
-                totals[key] = totals.get(key, 0.0) + weight * value
-        return totals
+        layers = self.model.config.exit_layers
+        numbers = {
+            "shared": iter(range(1, len(samplings) + 1)),
+            "constant": iter(layers),
+            "auxiliary": iter(layers),
+        }
+        losses: dict[str, Tensor] = {}
+        for kind, weight, output in self.answers(features, samplings):
+            name = f"{kind}_{next(numbers[kind])}"
+            pose, gripper = action_loss(output, actions, self.phase.gripper_weight, valid)
+            losses[f"{name}_pose"], losses[f"{name}_gripper"] = weight * pose, weight * gripper
+        return losses
 
-    def groups(self) -> list[dict]:
-        """Parameter groups of the optimiser: weight decay where the original has it."""
+    def groups(self, parts: Collection[str]) -> list[dict]:
+        """Parameter groups of the optimiser for the joint phase; the last one is `head_group`.
+
+        parts: those of the model that learn, besides its heads. Weight decay is where the original
+        has it: on the matrices of the gated cross-attention. (There it is also on one norm in each,
+        which the rule that picks by name lets through.)
+        """
         phase = self.phase
-        decayed, plain, heads = [], [], []
+        decayed, plain = [], []
         for name, parameter in self.named_parameters():
-            if not parameter.requires_grad:
+            part = _part_of(name)
+            if part not in (*parts, "proprioception"):
                 continue
-            if name.startswith("auxiliary") or name.startswith("model.head"):
-                heads.append(parameter)
-            elif parameter.ndim >= 2 and (
-                "cross_attention" in name or not phase.decay_gated_only
-            ):
-                decayed.append(parameter)
-            else:
-                plain.append(parameter)
-        rate, head_rate = phase.learning_rate, phase.head_learning_rate
+            gated = part == "cross_attention" or not phase.decay_gated_only
+            (decayed if parameter.ndim >= 2 and gated else plain).append(parameter)
+        rate = phase.learning_rate
         return [
             {"params": decayed, "lr": rate, "weight_decay": phase.weight_decay},
             {"params": plain, "lr": rate, "weight_decay": 0.0},
-            {"params": heads, "lr": head_rate, "weight_decay": 0.0},
+            self.head_group(),
         ]
 
+    def head_group(self) -> dict:
+        """The heads, shared and auxiliary: all that learns in the head-only phase."""
+        heads = [p for name, p in self.named_parameters() if _part_of(name) == "head"]
+        return {"params": heads, "lr": self.phase.head_learning_rate, "weight_decay": 0.0}
 
-class WindowBatches:
-    """Windows over cached latents, with the prompts of their episodes."""
 
-    def __init__(
-        self,
-        frames: Frames,
-        latents: Tensor,
-        prompts: dict[str, np.ndarray],
-        episodes: np.ndarray,
-        window: int,
-        padding_token: int,
-        episodes_alike: bool = False,
-    ) -> None:
-        self.latents, self.window = latents, window
-        self.starts = frames.windows(episodes, window)
-        self.actions = torch.from_numpy(frames.actions)
-        self.episode_of = np.repeat(np.arange(len(frames.lengths)), frames.lengths)
-        self.ends = frames.starts[1:]
-        self.chance = None
-        if episodes_alike:
-            _, whose, windows = np.unique(
-                self.episode_of[self.starts], return_inverse=True, return_counts=True
-            )
-            self.chance = 1 / (len(windows) * windows[whose])
-        longest = max(len(ids) for ids in prompts.values())
-        rows = [prompts[text] for text in frames.instructions]
-        padded = [np.pad(r, (0, longest - len(r)), constant_values=padding_token) for r in rows]
-        self.ids = torch.from_numpy(np.stack(padded))
-        self.masks = torch.from_numpy(np.stack([np.arange(longest) < len(r) for r in rows]))
-
-    def draw(self, rng: np.random.Generator, count: int) -> Batch:
-        """`count` windows, each start, or each episode, equally likely."""
-        starts = rng.choice(self.starts, size=(count, 1), p=self.chance)
-        frames = starts + np.arange(self.window)
-        last = self.ends[self.episode_of[starts]] - 1
-        flat = torch.from_numpy(np.minimum(frames, last).reshape(-1))
-        episodes = torch.from_numpy(self.episode_of[flat])
-        return Batch(
-            ids=self.ids[episodes],
-            masks=self.masks[episodes],
-            latents=self.latents[flat],
-            actions=self.actions[flat].unflatten(0, (count, self.window)),
-            valid=torch.from_numpy(frames <= last),
-        )
+def _part_of(name: str) -> str:
+    """Which part of the model a parameter of `MultiExitTraining` belongs to."""
+    part, *rest = name.removeprefix("model.").split(".")
+    if part == "layers":
+        return "cross_attention" if rest[1] == "cross_attention" else "blocks"
+    return "head" if part == "auxiliary" else part

@@ -1,74 +1,96 @@
 """A whole training run in a folder: frames, vision phase, policy phases, model directory.
 
-Every part leaves a file behind and is skipped or resumed where the file is there.
+Every part leaves a file behind and is skipped or resumed where the file is there. With several
+processes all do the same on their share of every batch; the first of them writes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs
 from torch import Tensor, nn
 
 from deer_ros.checkpoint import save_model
 from deer_ros.data.episode import Episode
-from deer_ros.model.deer import DeerModel
-from deer_ros.model.preprocessing import Preprocessor
-from deer_ros.model.prompt import PromptEncoder, word_tokenizer
-from deer_ros.training.config import PolicyPhase, TrainingConfig
-from deer_ros.training.dataset import load_frames, split_episodes
-from deer_ros.training.policy_phase import MultiExitTraining, WindowBatches
-from deer_ros.training.sampling import both_samplings
+from deer_ros.model.config import DeerConfig
+from deer_ros.model.proprioception import normalised
+from deer_ros.training.config import TrainingConfig
+from deer_ros.training.dataset import Needs, OnBad, load_frames, split_episodes
+from deer_ros.training.evaluation import Evaluate, Evaluations
+from deer_ros.training.policy_phase import MultiExitTraining
+from deer_ros.training.shift import cuts_of, shifted
+from deer_ros.training.start import model_from, new_model
 from deer_ros.training.trainer import Phase, Schedule
-from deer_ros.training.vision_phase import StateRegressor, cache_latents, shifted
+from deer_ros.training.vision_phase import StateRegressor, cache_latents
+from deer_ros.training.windows import Look, WindowBatches
 
-# Small towers learn to see wherever the two means lie; these centre the pictures.
-MEAN = (0.5, 0.5, 0.5)
-STD = (0.25, 0.25, 0.25)
+# The others wait while the first process reads bags, encodes pictures or evaluates.
+LONGEST_WAIT = timedelta(hours=12)
 
 Report = Callable[[str, int, int, dict[str, float]], None]
 
 
 class TrainingRun:
-    """One run in `folder`, from what `episodes` yields; `report` hears of every step."""
+    """One run in `folder`, from what `episodes` yields; `report` hears of every logged step.
+
+    on_bad: hears of episodes that cannot be trained on, which are left out then; None: they are
+    refused. evaluate: what `config.evaluation` asks for now and then.
+    """
 
     def __init__(
-        self, config: TrainingConfig, episodes: Iterable[Episode], folder: Path, report: Report
+        self,
+        config: TrainingConfig,
+        episodes: Iterable[Episode],
+        folder: Path,
+        report: Report,
+        *,
+        on_bad: OnBad | None = None,
+        evaluate: Evaluate | None = None,
     ) -> None:
-        self.folder, self.report = folder, report
+        self.config, self.folder, self.report = config, folder, report
+        self.accelerator = Accelerator(
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=LONGEST_WAIT)]
+        )
+        self._check_processes()
         folder.mkdir(parents=True, exist_ok=True)
-        size = config.model.vision.image_size
-        self.frames = load_frames(episodes, size, folder / "frames")
-        tokenizer, prompt = word_tokenizer(sorted(set(self.frames.instructions)))
-        language = config.model.language
-        if len(tokenizer) > language.vocabulary:
-            raise ValueError(
-                f"model.language.vocabulary is {language.vocabulary}; the instructions make "
-                f"{len(tokenizer)} tokens."
-            )
-        self.config = config
-        self.model_config = config.model.replace(prompt=prompt)
-        self.preprocessor = Preprocessor(size, MEAN, STD)
-        self.prompts = PromptEncoder(tokenizer, prompt)
+        start = None if config.start_from is None else model_from(config.start_from)
+        model_config = config.model if start is None else start.model.config
+        self.evaluations = Evaluations(
+            config.evaluation, model_config.exit_layers, folder, evaluate
+        )
+        layout = _layout(model_config)
+        size = model_config.vision.image_size
+        needs = Needs(1 if config.policy.pad_short_episodes else config.policy.window, layout)
+        with self.accelerator.main_process_first():
+            self.frames = load_frames(episodes, size, folder / "frames", needs, on_bad)
         count = len(self.frames.lengths)
         if count < 2:
             raise ValueError(f"there are {count} episodes; training and validation need two.")
         self.training, self.validation = split_episodes(count, config.holdout, config.seed)
-        torch.manual_seed(config.seed)
-        self.model = DeerModel(self.model_config)
-        _open_gates(self.model)
+        if start is None:
+            learned = self.frames.windows(self.training, 1)
+            start = new_model(model_config, self.frames, learned, config.seed)
+        self.start = start
+        self.model = start.model.to(self.accelerator.device)
 
     def __call__(self) -> Path:
         """Train what is not trained yet; the model directory."""
-        self._train_vision()
-        latents = self._latents()
+        if not self.start.pretrained:
+            self._train_vision()
         torch.manual_seed(self.config.seed)
-        training = MultiExitTraining(self.model, self.config.policy)
-        self._train_policy(training, latents)
+        training = MultiExitTraining(self.model, self.config.policy, self.start.pretrained)
+        self._train_policy(training)
         folder = self.folder / "model"
-        save_model(folder, self.model, self.preprocessor, self.prompts)
+        if self.accelerator.is_main_process:
+            self._save(folder)
+        self.accelerator.wait_for_everyone()
         return folder
 
     def _train_vision(self) -> None:
@@ -81,17 +103,20 @@ class TrainingRun:
         chosen = frames.windows(self.training, 1)
         held = frames.windows(self.validation, 1)
         batch = min(phase.batch_frames, len(chosen))
+        shift_px = (phase.shift_px, phase.shift_px)
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
 
-        def loss(rng: np.random.Generator) -> dict[str, Tensor]:
+        def draw(rng: np.random.Generator) -> tuple[Tensor, Tensor, float]:
             index = np.sort(rng.choice(chosen, size=batch, replace=False))
-            pictures = shifted(frames.pictures[index], rng, phase.shift_px)
-            return {"state": regressor(self._tensor(pictures), states[index])}
+            cuts = cuts_of(rng, (batch,), shift_px)[rank::world]
+            mine = index[rank::world]
+            pictures = self._pictures(shifted(frames.pictures[mine], cuts, shift_px))
+            return pictures, self._here(states[mine]), len(mine) * world / batch
 
-        def validate() -> dict[str, float]:
+        def validate() -> dict[str, Tensor]:
             rng = np.random.default_rng(0)
             index = np.sort(rng.choice(held, size=min(256, len(held)), replace=False))
-            pictures = self._tensor(frames.pictures[index])
-            return {"state": float(regressor(pictures, states[index]))}
+            return regressor(self._pictures(frames.pictures[index]), self._here(states[index]))
 
         groups = [
             {
@@ -101,60 +126,67 @@ class TrainingRun:
             }
         ]
         schedule = Schedule(phase.steps, phase.warmup_steps, cosine=True)
-        self._train("vision", regressor, groups, loss, schedule, validate, 1.0)
+        self._train("vision", regressor, groups, draw, schedule, validate, 1.0)
 
-    def _tensor(self, pictures: np.ndarray) -> Tensor:
-        return torch.from_numpy(self.preprocessor.normalise(pictures))
+    def _train_policy(self, training: MultiExitTraining) -> None:
+        phase, config = self.config.policy, self.config
+        look = self._look()
+        batches = self._batches(look, self.training)
+        held = self._batches(look, self.validation, whole=True)
+
+        def draw(rng: np.random.Generator) -> tuple[Any]:
+            return (self._here(batches.draw(rng, phase.batch_windows)),)
+
+        def validate() -> dict[str, Tensor]:
+            rng = np.random.default_rng(0)
+            return training(self._here(held.draw(rng, phase.batch_windows)))
+
+        for name, steps, groups in (
+            ("policy", phase.steps, training.groups(config.trained_parts)),
+            ("heads", phase.head_steps, [training.head_group()]),
+        ):
+            schedule = Schedule(steps, phase.warmup_steps, phase.cosine)
+            self._train(name, training, groups, draw, schedule, validate, phase.gradient_clip)
+
+    def _look(self) -> Look:
+        """How batches see frames: as latents computed once, or as pictures if those may change."""
+        frames, shift_px = self.frames, self.config.policy.shift_px
+        if not any(shift_px) and not {"tower", "resampler"} & set(self.config.trained_parts):
+            latents = self._latents()
+            return lambda numbers, cuts: latents[numbers]
+        return lambda numbers, cuts: self._pictures(
+            shifted(frames.pictures[numbers], cuts, shift_px)
+        )
 
     def _latents(self) -> Tensor:
         """The frozen vision part's answer to every frame, computed once."""
         file = self.folder / "latents.npy"
-        if not file.exists():
-            latents = cache_latents(self.model.eval(), self.frames, self.preprocessor)
-            np.save(file.with_suffix(".unfinished.npy"), latents.numpy())
-            file.with_suffix(".unfinished.npy").rename(file)
-            self.report("latents", 1, 1, {})
+        with self.accelerator.main_process_first():
+            if not file.exists():
+                latents = cache_latents(self.model.eval(), self.frames, self.start.preprocessor)
+                np.save(file.with_suffix(".unfinished.npy"), latents.numpy())
+                file.with_suffix(".unfinished.npy").rename(file)
+                self.report("latents", 1, 1, {})
         return torch.from_numpy(np.load(file))
 
-    def _train_policy(self, training: MultiExitTraining, latents: Tensor) -> None:
-        phase = self.config.policy
-        for part in (self.model.tower, self.model.resampler):
-            part.requires_grad_(False)
-        batches = self._batches(latents, self.training, phase)
-        held = self._batches(latents, self.validation, phase)
-
-        def loss_over(
-            source: WindowBatches, rng: np.random.Generator, backbone: bool
-        ) -> dict[str, Tensor]:
-            batch = source.draw(rng, phase.batch_windows)
-            with torch.set_grad_enabled(backbone and torch.is_grad_enabled()):
-                prompt = self.model.read(batch.ids, batch.masks)
-                windows = phase.batch_windows
-                features = training.features(prompt, batch.latents, batch.masks, windows)
-            exits, _, steps = features.shape[:3]
-            samplings = both_samplings(rng, windows, steps, exits)
-            return training.losses(features, batch.actions, samplings, batch.valid)
-
-        def validate() -> dict[str, float]:
-            losses = loss_over(held, np.random.default_rng(0), True)
-            return {name: float(value) for name, value in losses.items()}
-
-        for name, steps, backbone in (
-            ("policy", phase.steps, True), ("heads", phase.head_steps, False)
-        ):
-            schedule = Schedule(steps, phase.warmup_steps, phase.cosine)
-            groups = training.groups() if backbone else training.groups()[2:]
-            self._train(
-                name, training, groups, lambda rng, b=backbone: loss_over(batches, rng, b),
-                schedule, validate, phase.gradient_clip,
-            )
-
-    def _batches(self, latents: Tensor, episodes: np.ndarray, phase: PolicyPhase) -> WindowBatches:
-        frames = self.frames
-        prompts = {text: self.prompts.encode(text) for text in set(frames.instructions)}
-        padding = self.model_config.prompt.padding_token
+    def _batches(self, look: Look, episodes: np.ndarray, whole: bool = False) -> WindowBatches:
+        """Batches of `episodes`; whole: not this process's share, but all of them."""
+        frames, phase, config = self.frames, self.config.policy, self.model.config
+        encode = self.start.prompts.encode
+        sensed = config.proprioception
         return WindowBatches(
-            frames, latents, prompts, episodes, phase.window, padding, phase.episodes_alike
+            frames,
+            look,
+            {text: encode(text) for text in set(frames.instructions)},
+            episodes,
+            phase.window,
+            config.prompt.padding_token,
+            phase.episodes_alike,
+            len(config.exit_layers),
+            None if sensed is None else normalised(sensed, frames.proprioception),
+            (0, 0) if whole else phase.shift_px,
+            0 if whole else self.accelerator.process_index,
+            1 if whole else self.accelerator.num_processes,
         )
 
     def _train(
@@ -162,31 +194,49 @@ class TrainingRun:
         name: str,
         module: nn.Module,
         groups: list[dict],
-        loss: Callable[[np.random.Generator], dict[str, Tensor]],
+        draw: Callable[[np.random.Generator], tuple[Any, ...]],
         schedule: Schedule,
-        validate: Callable[[], dict[str, float]],
+        validate: Callable[[], dict[str, Tensor]],
         gradient_clip: float,
     ) -> None:
         config = self.config
         phase = Phase(
-            module, groups, loss, schedule, self.folder / f"{name}.pt", config.seed, gradient_clip,
-            config.checkpoint_every_steps,
+            module, groups, draw, schedule, self.folder / f"{name}.pt", config.seed,
+            self.accelerator, gradient_clip, config.checkpoint_every_steps,
         )
-        for step, losses in phase:
+        for step, figures in phase:
+            if not self.accelerator.is_main_process:
+                continue
             if step % config.log_every_steps == 0 or step == schedule.steps:
                 with torch.no_grad():
                     module.eval()
-                    held = {f"validation_{k}": v for k, v in validate().items()}
+                    held = {f"validation_{k}": float(v) for k, v in validate().items()}
                     module.train()
-                self.report(name, step, schedule.steps, {**losses, **held})
+                held["validation_total"] = sum(held.values())
+                self.report(name, step, schedule.steps, {**figures, **held})
+            if name != "vision" and self.evaluations.due(step, schedule.steps):
+                found = self.evaluations.run(name, step, self._save)
+                named = {f"evaluation_{key}": value for key, value in found.items()}
+                self.report(name, step, schedule.steps, named)
+
+    def _save(self, folder: Path) -> None:
+        save_model(folder, self.model, self.start.preprocessor, self.start.prompts)
+
+    def _pictures(self, pictures: np.ndarray) -> Tensor:
+        return self._here(torch.from_numpy(self.start.preprocessor.normalise(pictures)))
+
+    def _here(self, values: Any) -> Any:
+        return values.to(self.accelerator.device)
+
+    def _check_processes(self) -> None:
+        config, world = self.config, self.accelerator.num_processes
+        least = min(config.policy.batch_windows, config.vision.batch_frames)
+        if least < world:
+            raise ValueError(
+                f"a batch of {least} cannot be shared by {world} processes; raise "
+                "policy.batch_windows and vision.batch_frames, or start fewer."
+            )
 
 
-def _open_gates(model: DeerModel) -> None:
-    """Let a model trained from nothing see the pictures from its first step.
-
-    Closed gates protect a language model that knows something already.
-    """
-    for layer in model.layers:
-        if layer.cross_attention is not None:
-            nn.init.ones_(layer.cross_attention.attention_gate)
-            nn.init.ones_(layer.cross_attention.feed_forward_gate)
+def _layout(config: DeerConfig) -> tuple[str, ...]:
+    return () if config.proprioception is None else config.proprioception.layout

@@ -1,7 +1,8 @@
 """One phase of training: steps, schedule, checkpoints. Knows nothing of what is learned.
 
 Everything random in a step is drawn from (seed, step), so a run that was killed and resumed is the
-run that was not.
+run that was not. Several processes draw the same batch and take their share of it, so that their
+number changes how fast a model learns, not what.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-
-Losses = dict[str, Tensor]
+from accelerate import Accelerator
+from torch import nn
 
 
 @dataclass(frozen=True)
@@ -38,79 +39,113 @@ class Schedule:
 
 
 class Phase:
-    """Trains `module` with `loss_of(rng) -> losses`, whose sum is minimised.
+    """Trains the parameters in `groups`, and no others of `module`.
 
-    Iterating yields (step, losses as floats) after every step and saves a checkpoint every
-    `checkpoint_every_steps`; an existing checkpoint is resumed.
+    draw(rng) gives the arguments of `module`, whose answer is a dictionary of losses; their sum is
+    minimised. With several processes, the mean of their losses must be the whole batch's.
+    Iterating yields (step, figures of the step) after every step. A checkpoint follows every
+    `checkpoint_every_steps`; one that is there is resumed.
     """
 
     def __init__(
         self,
         module: nn.Module,
         groups: list[dict],
-        loss_of: Callable[[np.random.Generator], Losses],
+        draw: Callable[[np.random.Generator], tuple[Any, ...]],
         schedule: Schedule,
         checkpoint: Path,
         seed: int,
+        accelerator: Accelerator,
         gradient_clip: float = 1.0,
         checkpoint_every_steps: int = 100,
     ) -> None:
-        self.module = module
-        self.loss_of = loss_of
+        self.module = module.to(accelerator.device)
+        self.draw = draw
         self.schedule = schedule
         self.checkpoint = checkpoint
         self.seed = seed
+        self.accelerator = accelerator
         self.gradient_clip = gradient_clip
         self.every = checkpoint_every_steps
         self.parameters = [p for group in groups for p in group["params"]]
-        self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.99))
-        self.rates = [group["lr"] for group in self.optimizer.param_groups]
+        module.requires_grad_(False)
+        for parameter in self.parameters:
+            parameter.requires_grad_(True)
+        self.trained = {name for name, p in module.named_parameters() if p.requires_grad}
+        optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.99))
+        self.rates = [group["lr"] for group in optimizer.param_groups]
         self.step = 0
         if checkpoint.exists():
-            self._resume()
+            self._resume(optimizer)
+        self._wrapped, self.optimizer = accelerator.prepare(module, optimizer)
 
     def __iter__(self) -> Iterator[tuple[int, dict[str, float]]]:
         self.module.train()
         while self.step < self.schedule.steps:
-            losses = self._train_step()
+            figures = self._train_step()
             self.step += 1
+            yield self.step, figures
+            # After whoever hears of the step: what a kill cuts short there is done again.
             if self.step % self.every == 0 or self.step == self.schedule.steps:
                 self.save()
-            yield self.step, losses
         self.module.eval()
+        self.accelerator.unwrap_model(self._wrapped, keep_fp32_wrapper=False)
+        self.accelerator.free_memory()
 
     def save(self) -> None:
         """Write the checkpoint; the earlier one stays until the new one is whole."""
-        unfinished = self.checkpoint.with_suffix(".unfinished")
+        if not self.accelerator.is_main_process:
+            return
         state = {
             "step": self.step,
-            "module": self.module.state_dict(),
+            "module": {n: t for n, t in self.module.state_dict().items() if n in self.trained},
             "optimizer": self.optimizer.state_dict(),
         }
+        if self.accelerator.scaler is not None:
+            state["scaler"] = self.accelerator.scaler.state_dict()
+        unfinished = self.checkpoint.with_suffix(".unfinished")
         torch.save(state, unfinished)
         os.replace(unfinished, self.checkpoint)
 
-    def _resume(self) -> None:
-        state = torch.load(self.checkpoint, weights_only=True)
-        self.module.load_state_dict(state["module"])
-        self.optimizer.load_state_dict(state["optimizer"])
+    def _resume(self, optimizer: torch.optim.Optimizer) -> None:
+        state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+        missing = self.trained - state["module"].keys()
+        if missing:
+            raise ValueError(
+                f"{self.checkpoint} lacks {len(missing)} tensors, as {min(missing)}: it is of "
+                "another model. Use another run folder."
+            )
+        self.module.load_state_dict(state["module"], strict=False)
+        optimizer.load_state_dict(state["optimizer"])
+        if self.accelerator.scaler is not None and "scaler" in state:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
         self.step = state["step"]
 
     def _train_step(self) -> dict[str, float]:
-        torch.manual_seed(hash((self.seed, self.step)) & 0xFFFFFFFF)
-        factor = self.schedule.factor(self.step)
-        for group, rate in zip(self.optimizer.param_groups, self.rates):
-            group["lr"] = rate * factor
-        losses = self.loss_of(np.random.default_rng((self.seed, self.step)))
+        accelerator, place = self.accelerator, (self.seed, self.step)
+        rank = accelerator.process_index
+        # Dropout differs between processes, as between the parts of one batch.
+        torch.manual_seed(hash((*place, rank) if rank else place) & 0xFFFFFFFF)
+        rate = self.schedule.factor(self.step)
+        for group, full_rate in zip(self.optimizer.param_groups, self.rates):
+            group["lr"] = full_rate * rate
+        losses = self._wrapped(*self.draw(np.random.default_rng(place)))
         total = torch.stack(list(losses.values())).sum()
         self.optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        norm = nn.utils.clip_grad_norm_(self.parameters, self.gradient_clip)
-        if not math.isfinite(float(norm)):
+        accelerator.backward(total)
+        norm = accelerator.clip_grad_norm_(self.parameters, self.gradient_clip)
+        # In half precision the scaler leaves out such a step by itself.
+        if accelerator.scaler is None and not math.isfinite(float(norm)):
             raise ArithmeticError(
                 f"the gradient at step {self.step} is not finite; lower the learning rate. The "
                 f"last checkpoint is {self.checkpoint}."
             )
         self.optimizer.step()
-        values = {name: float(value.detach()) for name, value in losses.items()}
-        return {**values, "total": float(total.detach()), "gradient_norm": float(norm)}
+        values = torch.stack([*losses.values(), total]).detach()
+        *each, whole = accelerator.reduce(values, "mean").tolist()
+        return {
+            **dict(zip(losses, each)),
+            "total": whole,
+            "gradient_norm": float(norm),
+            "learning_rate": rate * self.rates[0],
+        }

@@ -16,8 +16,7 @@ from deer_ros.training.dataset import Frames
 
 
 class StateRegressor(nn.Module):
-    """Tower, resampler and a small read-out of the normalised state.
-    """
+    """Tower, resampler and a small read-out of the normalised state."""
 
     def __init__(self, model: DeerModel, states: np.ndarray) -> None:
         super().__init__()
@@ -38,26 +37,12 @@ class StateRegressor(nn.Module):
             nn.Linear(features, 256), nn.SiLU(), nn.Linear(256, len(self.varies))
         )
 
-    def forward(self, pictures: Tensor, states: Tensor) -> Tensor:
-        """Smooth absolute error of the normalised values, a scalar."""
+    def forward(self, pictures: Tensor, states: Tensor, share: float = 1.0) -> dict[str, Tensor]:
+        """Smooth absolute error of the normalised values, a scalar, times `share`."""
         predicted = self.read_out(self.resample(self.tower(pictures)).flatten(1))
         wanted = (states[:, self.varies] - self.mean) / self.std
         # The clip keeps a rare far-off object from ruling the batch.
-        return nn.functional.smooth_l1_loss(predicted, wanted.clamp(-4, 4))
-
-
-def shifted(pictures: np.ndarray, rng: np.random.Generator, shift_px: int) -> np.ndarray:
-    """Each (S, S, 3) picture of (N, 2, S, S, 3) moved by 0 to `shift_px` pixels, edges repeated."""
-    if shift_px == 0:
-        return pictures
-    moved = np.empty_like(pictures)
-    side = pictures.shape[2]
-    pad = ((shift_px, shift_px), (shift_px, shift_px), (0, 0))
-    for n, camera in np.ndindex(pictures.shape[:2]):
-        x, y = rng.integers(0, 2 * shift_px + 1, size=2)
-        padded = np.pad(pictures[n, camera], pad, mode="edge")
-        moved[n, camera] = padded[y : y + side, x : x + side]
-    return moved
+        return {"state": share * nn.functional.smooth_l1_loss(predicted, wanted.clamp(-4, 4))}
 
 
 @torch.no_grad()
@@ -66,7 +51,8 @@ def cache_latents(
 ) -> Tensor:
     """Latents of all frames, (N, 2 n, W) float32, from the frozen tower and resampler."""
     parts = []
+    device = next(model.parameters()).device
     for start in range(0, len(frames.actions), batch):
         pictures = preprocessor.normalise(frames.pictures[start : start + batch])
-        parts.append(model.see(torch.from_numpy(pictures)))
+        parts.append(model.see(torch.from_numpy(pictures).to(device)).cpu())
     return torch.cat(parts)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from deer_ros.training.dataset import Frames
-from deer_ros.training.policy_phase import WindowBatches
+from deer_ros.training.windows import WindowBatches
 
 LENGTHS = (5, 40, 12)
 
@@ -20,8 +20,12 @@ def batches(**how) -> WindowBatches:
         instructions=("a",) * len(LENGTHS),
     )
     prompts = {"a": np.array([1, 2, 3])}
+
+    def look(numbers, cuts):
+        return torch.zeros(len(numbers), 2, 4)
+
     return WindowBatches(
-        frames, torch.zeros(count, 2, 4), prompts, np.arange(len(LENGTHS)), 12, 0, **how
+        frames, look, prompts, np.arange(len(LENGTHS)), 12, 0, **how
     )
 
 

@@ -131,10 +131,7 @@ def test_the_head_phase_leaves_the_layers_as_they_were(tmp_path):
 def test_what_follows_the_end_of_a_short_episode_is_not_learned(tmp_path):
     short = TrainingRun(config(), made_up_episodes(steps=3), tmp_path, Recorder())
     short()
-    latents = short._latents()
-    batch = short._batches(latents, short.training, short.config.policy).draw(
-        np.random.default_rng(0), 16
-    )
+    batch = short._batches(short._look(), short.training).draw(np.random.default_rng(0), 16)
     assert batch.valid.shape == (16, 4)
     assert batch.valid.sum(dim=1).tolist() == [3] * 16
 

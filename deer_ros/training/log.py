@@ -1,0 +1,42 @@
+"""What a run says on its way: a line of JSON for every report, and the same for TensorBoard."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tensorboardX import SummaryWriter
+
+from deer_ros.report.json_lines import append_line
+
+KINDS = ("validation", "evaluation")
+
+
+class TrainingLog:
+    """Appends to `log.jsonl` and `tensorboard/` in a run's folder. Whole after a kill at any time.
+
+    A resumed run repeats the steps since its checkpoint, with the same figures.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / "log.jsonl"
+        self._writer = SummaryWriter(str(folder / "tensorboard"), flush_secs=10)
+
+    def report(self, phase: str, step: int, steps: int, figures: dict[str, float]) -> None:
+        """Figures after a step; see `deer_ros.training.run.Report`."""
+        append_line(self._file, {"phase": phase, "step": step, **figures})
+        for name, value in figures.items():
+            self._writer.add_scalar(_tag(phase, name), value, step)
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Finish the TensorBoard file."""
+        self._writer.close()
+
+
+def _tag(phase: str, name: str) -> str:
+    """`policy/loss/auxiliary_2_pose`, `policy/validation/total`, `policy/learning_rate`."""
+    for kind in KINDS:
+        if name.startswith(f"{kind}_"):
+            return f"{phase}/{kind}/{name.removeprefix(f'{kind}_')}"
+    is_loss = name not in ("gradient_norm", "learning_rate")
+    return f"{phase}/loss/{name}" if is_loss else f"{phase}/{name}"

@@ -1,0 +1,84 @@
+"""The model that a run starts with: a new one, or one from a model directory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import nn
+
+from deer_ros.checkpoint import load_model
+from deer_ros.model.config import DeerConfig, ProprioceptionConfig
+from deer_ros.model.deer import DeerModel
+from deer_ros.model.preprocessing import Preprocessor
+from deer_ros.model.prompt import PromptEncoder, word_tokenizer
+from deer_ros.training.dataset import Frames
+
+# Small towers learn to see wherever the two means lie; these centre the pictures.
+MEAN = (0.5, 0.5, 0.5)
+STD = (0.25, 0.25, 0.25)
+CONSTANT = 1e-4
+"""A value that varies by less (m, rad) in all data says nothing, and is not blown up."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """A model with what goes with it; pretrained: it knows something already."""
+
+    model: DeerModel
+    preprocessor: Preprocessor
+    prompts: PromptEncoder
+    pretrained: bool
+
+
+def new_model(config: DeerConfig, frames: Frames, learned: np.ndarray, seed: int) -> Start:
+    """Random weights, and a tokenizer of the instructions' words.
+
+    Where `config` does not say how proprioception is normalised, the frames that are `learned` do.
+    Raises ValueError where the vocabulary is too small.
+    """
+    tokenizer, prompt = word_tokenizer(sorted(set(frames.instructions)))
+    vocabulary = config.language.vocabulary
+    if len(tokenizer) > vocabulary:
+        raise ValueError(
+            f"model.language.vocabulary is {vocabulary}; the instructions make {len(tokenizer)} "
+            "tokens."
+        )
+    config = config.replace(prompt=prompt)
+    if config.proprioception is not None:
+        normalisation = _normalisation(config.proprioception, frames.proprioception[learned])
+        config = config.replace(proprioception=normalisation)
+    torch.manual_seed(seed)
+    model = DeerModel(config)
+    _open_gates(model)
+    preprocessor = Preprocessor(config.vision.image_size, MEAN, STD)
+    return Start(model, preprocessor, PromptEncoder(tokenizer, prompt), pretrained=False)
+
+
+def model_from(folder: str) -> Start:
+    """All of a model directory, in float32. Raises as `load_model`."""
+    loaded = load_model(folder, dtype=torch.float32)
+    return Start(loaded.model, loaded.preprocessor, loaded.prompts, pretrained=True)
+
+
+def _normalisation(config: ProprioceptionConfig, sensed: np.ndarray) -> ProprioceptionConfig:
+    std = sensed.std(axis=0, dtype=np.float64)
+    std[std < CONSTANT] = 1.0
+    mean = sensed.mean(axis=0, dtype=np.float64)
+    return replace(
+        config,
+        mean=tuple(mean.tolist()) if config.mean is None else config.mean,
+        std=tuple(std.tolist()) if config.std is None else config.std,
+    )
+
+
+def _open_gates(model: DeerModel) -> None:
+    """Let a model trained from nothing see the pictures from its first step.
+
+    Closed gates protect a language model that knows something already.
+    """
+    for layer in model.layers:
+        if layer.cross_attention is not None:
+            nn.init.ones_(layer.cross_attention.attention_gate)
+            nn.init.ones_(layer.cross_attention.feed_forward_gate)
