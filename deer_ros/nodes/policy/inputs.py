@@ -19,14 +19,10 @@ from std_msgs.msg import String
 
 from deer_ros.control.sampler import CAMERAS
 from deer_ros.data import images
+from deer_ros.nodes.qos import QUIET
 from deer_ros.nodes.stamps import to_nanoseconds
 from deer_ros.stepping.robot import RobotState, pose_of
 from deer_ros.stepping.settings import Settings
-
-try:
-    from rclpy.event_handler import SubscriptionEventCallbacks
-except ImportError:  # before Iron
-    from rclpy.qos_event import SubscriptionEventCallbacks
 
 WARN_EVERY_S = 5.0
 
@@ -60,13 +56,12 @@ class Inputs:
         node.create_subscription(
             PoseStamped, "end_effector/pose", self._on_pose, qos_profile_sensor_data)
         # A volatile publisher does not match a transient-local subscription, and to a volatile one
-        # nothing is sent that was published before. No warning: one of the two always matches.
-        quiet = SubscriptionEventCallbacks(use_default_callbacks=False)
+        # nothing is sent that was published before.
         for durability in (DurabilityPolicy.VOLATILE, DurabilityPolicy.TRANSIENT_LOCAL):
             qos = QoSProfile(
                 depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=durability)
             node.create_subscription(
-                String, "instruction", self._on_instruction, qos, event_callbacks=quiet)
+                String, "instruction", self._on_instruction, qos, event_callbacks=QUIET)
 
     def open_cameras(self, settings: Settings) -> None:
         """Subscribe to both cameras."""

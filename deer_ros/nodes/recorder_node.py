@@ -1,0 +1,155 @@
+"""Node `recorder`: writes what the policy sees, answers and tells into a bag, as it goes.
+
+Messages are taken as bytes and never decoded. They wait in bounded memory for a thread that writes
+MCAP files of half a minute each.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from pathlib import Path
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rcl_interfaces.msg import ParameterDescriptor
+from rclpy.clock import Clock
+from rclpy.clock_type import ClockType
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
+
+from deer_ros.control.sampler import CAMERAS
+from deer_ros.data.rolling_bag import FILE_S, Channel
+from deer_ros.nodes.policy.stop_signals import block_stop_signals, on_stop_signal
+from deer_ros.nodes.recorder.subscriptions import Definitions, TopicSubscriptions
+from deer_ros.nodes.recorder.writing import Writing
+from deer_ros.stepping.settings import ANY_TEXT, START, Row, matching, number, one_of
+
+POLICY = "deer"
+TABLE = (
+    Row("folder", str, "", "", matching(r".+", "the path of the new bag"), START,
+        "Where the bag is written. If there is something in it, the bag goes to FOLDER_2, and so "
+        "on: nothing is overwritten."),
+    Row("topics", str, "", "", ANY_TEXT, START,
+        "Names of further topics, with spaces between them."),
+    Row("image.transport", str, "raw", "", one_of("raw", "compressed"), START,
+        "The policy's: which pictures of the cameras are recorded."),
+    Row("file_duration", float, FILE_S, "s", number(1, 3600), START, "Length of a file."),
+    Row("queue", float, 64.0, "MiB", number(1, 65536), START,
+        "Memory for messages that wait for the disk; what comes beyond is dropped and counted."),
+)
+
+LOOK_PERIOD_S = 0.2
+REPORT_PERIOD_S = 1.0
+WARN_EVERY_S = 5.0
+FAILED, USAGE_ERROR = 1, 2
+
+
+def policy_topics(transport: str) -> list[str]:
+    """Everything that goes into a policy and comes out of it, but for the debugging picture."""
+    suffix = "/compressed" if transport == "compressed" else ""
+    inputs = [f"camera/{camera}/image{suffix}" for camera in CAMERAS]
+    inputs += ["joint_states", "end_effector/pose", "instruction"]
+    outputs = ("action", "status", "twist", "target_pose", "gripper")
+    return [*inputs, *(f"{POLICY}/{name}" for name in outputs), "/diagnostics"]
+
+
+class RecorderNode(Node):
+    """ValueError for a bad parameter, OSError where nothing can be written."""
+
+    def __init__(self) -> None:
+        super().__init__("recorder")
+        values = {row.name: self._declared(row) for row in TABLE}
+        folder = Path(values["folder"]).expanduser()
+        self.failed = False
+        self._told_drops = 0
+        self._writing = Writing(folder, values["file_duration"], round(values["queue"] * 2**20))
+        definitions = Definitions()
+        names = policy_topics(values["image.transport"]) + values["topics"].split()
+        self._topics = [
+            TopicSubscriptions(self, name, self._take, definitions)
+            for name in dict.fromkeys(names)
+        ]
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        # On the wall clock: simulated time may stand still.
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(LOOK_PERIOD_S, self._look, clock=steady)
+        self.create_timer(REPORT_PERIOD_S, self._report, clock=steady)
+        self.get_logger().info(f"recording to {self._writing.folder}")
+
+    def close(self) -> None:
+        """Finish the bag, and say what is in it."""
+        self._writing.close()
+        self._report()
+        if self._writing.failure is None:
+            self.get_logger().info(
+                f"{self._writing.written} messages in {self._writing.folder}, "
+                f"{self._writing.dropped.total()} dropped.")
+
+    def _declared(self, row: Row):
+        descriptor = ParameterDescriptor(
+            description=row.meaning, dynamic_typing=True, read_only=True)
+        return row.convert(self.declare_parameter(row.name, row.default, descriptor).value)
+
+    def _take(self, channel: Channel, data: bytes) -> None:
+        self._writing.put(channel, self.get_clock().now().nanoseconds, data)
+
+    def _look(self) -> None:
+        for topic in self._topics:
+            known = topic.problem
+            topic.look()
+            if topic.problem and not known:
+                self.get_logger().warning(f"{topic.name} is not recorded: {topic.problem}.")
+
+    def _report(self) -> None:
+        writing = self._writing
+        drops = writing.dropped.total()
+        if writing.failure and not self.failed:
+            self.failed = True
+            self.get_logger().error(
+                f"recording has stopped: {writing.failure}. {writing.written} messages were taken; "
+                "the files that are there can be read.")
+        elif drops > self._told_drops and not writing.failure:
+            by_topic = ", ".join(f"{topic} {count}" for topic, count in writing.dropped.items())
+            self.get_logger().warning(
+                f"the disk is too slow: {drops} messages were dropped ({by_topic}).",
+                throttle_duration_sec=WARN_EVERY_S)
+        self._told_drops = drops
+        level, text = DiagnosticStatus.OK, f"recording to {writing.folder}"
+        if writing.failure:
+            level, text = DiagnosticStatus.ERROR, f"recording has stopped: {writing.failure}"
+        elif drops:
+            level, text = DiagnosticStatus.WARN, "the disk is too slow"
+        values = [KeyValue(key="messages", value=str(writing.written)),
+                  KeyValue(key="dropped", value=str(drops))]
+        message = DiagnosticArray(status=[
+            DiagnosticStatus(name=self.get_name(), level=level, message=text, values=values)])
+        message.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(message)
+
+
+def main() -> int:
+    """Exit code 0 after a signal, 1 when nothing more could be written, 2 for a bad parameter."""
+    stop = threading.Event()
+    block_stop_signals()
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        node = RecorderNode()
+    except (ValueError, OSError) as error:
+        print(f"recorder: {error}", file=sys.stderr)
+        rclpy.shutdown()
+        return USAGE_ERROR
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+
+    def end(_name: str) -> None:
+        stop.set()
+        executor.wake()
+
+    on_stop_signal(end)
+    while not (stop.is_set() or node.failed):
+        executor.spin_once(timeout_sec=0.2)
+    node.close()
+    rclpy.shutdown()
+    return FAILED if node.failed else 0
