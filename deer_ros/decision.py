@@ -52,7 +52,9 @@ class Step:
 
     action: float32 (6,), dx dy dz droll dpitch dyaw in the model's units. gripper: exactly -1
     (close) or +1 (open). exit_layer: layers that ran, from 1. deltas: float32 (exits,), NaN where
-    not evaluated.
+    not evaluated. stopped_by: why it went no deeper: `criterion` (two exits agreed), `deepest` (no
+    deeper exit is permitted), `fixed` (that exit was asked for, or kept from an earlier decision),
+    `deadline` (more would have taken longer than `budget.latency_ms`).
     """
 
     action: np.ndarray
@@ -62,6 +64,7 @@ class Step:
     deltas: np.ndarray
     cost: StepCost
     _state: HeadState = field(repr=False, compare=False)
+    stopped_by: str = "deepest"
 
 
 @dataclass(frozen=True)
@@ -86,9 +89,11 @@ class Explanation:
 class DepthChange:
     """What takes a policy of `before` layers to `after`: the layers that it has not yet.
 
+    asked: the depth that was asked for, deeper than `after` where a budget of memory stops it.
     Layers stay in memory as long as this does, too.
     """
 
     before: int
     after: int
     layers: tuple[DecoderLayer, ...] = field(repr=False)
+    asked: int = 0

@@ -12,37 +12,53 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from deer_ros.budget import criterion
+from deer_ros.budget.budget import Budget
+from deer_ros.budget.calibration import Calibration
 from deer_ros.budget.cost import CostModel
 from deer_ros.budget.presets import find_preset
+from deer_ros.budget.solution import Solution
+from deer_ros.budget.timing import CostTable
 from deer_ros.checkpoint import LoadedModel, load_model
+from deer_ros.checkpoint.directory import CONFIG
+from deer_ros.checkpoint.fingerprint import find_calibration
 from deer_ros.decision import DepthChange, Explanation, NonFiniteActionError, Step, StepCost
+from deer_ros.depth import depth_within, dtype_of, hold, read_layers
 from deer_ros.exit_rule import ExitRule
+from deer_ros.inputs import find_device, find_dtype, pictures, sensed, token_ids
+from deer_ros.measuring import LONGEST_S, STEPS, measure
 from deer_ros.model.action_head import HeadState, pool
 from deer_ros.model.config import DeerConfig
-from deer_ros.model.deer import Answer
 from deer_ros.model.language import Prompt
 from deer_ros.observation import Observation
-from deer_ros.resources import bundled_model
+from deer_ros.pacing import AVERAGES, USUAL_PROMPT_TOKENS, Facts, Pacing, Steady
+from deer_ros.resources import find_model
+from deer_ros.walk import Timer, explain, walk
 
-DTYPES = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
+BY_CALIBRATION = {*AVERAGES, "max_action_error"}
+BY_TIME = {"average_ms", "latency_ms"}
+
+__all__ = ["DeerPolicy", "DepthChange", "Explanation", "NonFiniteActionError", "Step", "StepCost"]
 
 
 class DeerPolicy:
-    """An early-exit policy with the state of one episode."""
+    """An early-exit policy with the state of one episode.
+
+    pacing: what says how deep the next step may go, and what steps spent since it was set.
+    calibration, cost_table: what budgets are solved from; None until one is needed. clock: gives
+    seconds; deadlines and measured times go by it.
+    """
 
     def __init__(self, loaded: LoadedModel) -> None:
         self._source = loaded.source
         self.model = loaded.model
         self.preprocessor = loaded.preprocessor
         self.prompts = loaded.prompts
-        self.rule = ExitRule.of(self.config, self.model.max_layer)
-        # Seconds; replay puts a clock of its own here.
         self.clock: Callable[[], float] = time.perf_counter
+        self.pacing: Steady | Pacing = Steady(ExitRule.of(self.config, self.model.max_layer))
+        self.calibration: Calibration | None = None
+        self.cost_table: CostTable | None = None
+        # As many layers as are wanted, memory permitting.
+        self._depth = self.model.max_layer
         self._parameter = next(self.model.parameters())
         self._prompt: Prompt | None = None
         self._instruction: str | bytes | None = None
@@ -55,22 +71,42 @@ class DeerPolicy:
         device: str = "auto",
         dtype: str = "auto",
         max_layer: int | None = None,
+        budget: Budget | None = None,
     ) -> DeerPolicy:
-        """Load a model directory; None is the bundled model.
+        """Load a model directory; None is the bundled model, `owner/name` one of the hub's (see
+        `deer_ros.resources.find_model`).
 
         device: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`. dtype: `auto` (as stored),
-        `float32`, `bfloat16`, `float16`. max_layer: read only that many layers from disk.
+        `float32`, `bfloat16`, `float16`. max_layer: read only that many layers from disk. budget:
+        set at once; layers that do not fit into its memory are never read.
         Raises FileNotFoundError or ValueError with a sentence.
         """
-        if dtype != "auto" and dtype not in DTYPES:
-            raise ValueError(f"dtype is {dtype!r}; allowed are auto, {', '.join(DTYPES)}.")
-        folder = bundled_model() if path is None else path
-        return cls(load_model(folder, max_layer, _device(device), DTYPES.get(dtype)))
+        kind, place = find_dtype(dtype), find_device(device)
+        folder = find_model(path)
+        depth = max_layer
+        if budget is not None and budget.memory_mib is not None and (folder / CONFIG).is_file():
+            # Layers are read when the budget is set, as many as fit.
+            config = DeerConfig.load(folder / CONFIG)
+            depth = config.exit_layers[0] if config.permitted_exits(max_layer) else None
+        policy = cls(load_model(folder, depth, place, kind))
+        policy._depth = policy.config.permitted_exits(max_layer)[-1]
+        if budget is not None:
+            policy.set_budget(budget)
+        return policy
 
     @property
     def config(self) -> DeerConfig:
         """The model's configuration."""
         return self.model.config
+
+    @property
+    def rule(self) -> ExitRule:
+        """What the next step goes by. Setting one ends a budget."""
+        return self.pacing.rule
+
+    @rule.setter
+    def rule(self, rule: ExitRule) -> None:
+        self.pacing = Steady(rule)
 
     @property
     def thresholds(self) -> tuple[float, ...]:
@@ -81,6 +117,16 @@ class DeerPolicy:
     def max_layer(self) -> int:
         """Deepest layer that may run."""
         return self.rule.exits[-1]
+
+    @property
+    def budget(self) -> Budget | None:
+        """The budget in force; None where thresholds were set instead, or nothing was."""
+        return self.pacing.budget
+
+    @property
+    def solution(self) -> Solution | None:
+        """What was solved for the budget, with the instruction in force."""
+        return self.pacing.solution
 
     @property
     def state(self) -> HeadState:
@@ -95,7 +141,7 @@ class DeerPolicy:
         steps_per_decision: int = 1,
         ensemble: bool = False,
     ) -> None:
-        """Take exit k when its delta is at most threshold k, from the next step on.
+        """Take exit k when its delta is at most threshold k, from the next step on; ends a budget.
 
         thresholds: one per exit of the model, or per exit up to `max_layer`; the deepest permitted
         exit is taken anyway. steps_per_decision: ask the criterion every n steps and keep the exit
@@ -106,7 +152,7 @@ class DeerPolicy:
         self.rule = ExitRule.of(
             self.config, self.model.max_layer, thresholds, metric, max_layer, steps_per_decision,
             ensemble,
-        )
+        )  # fmt: skip
 
     def set_preset(self, name: str) -> None:
         """Take a published rule, of those in `deer_ros.budget.presets`, from the next step on.
@@ -119,41 +165,89 @@ class DeerPolicy:
             self.config, self.model.max_layer, preset.thresholds, metric, preset.max_layer
         )
 
+    def set_budget(
+        self,
+        budget: Budget,
+        max_layer: int | None = None,
+        metric: str | None = None,
+        steps_per_decision: int = 1,
+        load: bool = True,
+    ) -> Solution:
+        """Keep a budget from the next step on, instead of the rule or the budget before.
+
+        The recurrent state stays; means start anew, unless the budget is the same again. max_layer,
+        metric, steps_per_decision: as in `set_thresholds`; metric None: the calibration's. load:
+        read and free layers as `budget.memory_mib` permits; with False that is left to the caller,
+        and steps go as deep as the layers that are there. Takes milliseconds once
+        `prepare_budgets` was called, unless layers are to be read.
+        Raises BudgetError, with what can be reached, where the budget cannot be met; ValueError or
+        OSError for a calibration or layers that cannot be read. Then nothing has changed.
+        """
+        self.prepare_budgets(budget)
+        built = self.depth_for(budget) if load else self.model.max_layer
+        facts = Facts(
+            self.config, dtype_of(self.model), built, max_layer, metric, **self._changing(built)
+        )
+        before = self.pacing.deadline
+        pacing = Pacing(budget, facts, steps_per_decision, before and before.times)
+        if built != self.model.max_layer:
+            hold(self.model, read_layers(self.model, self._source, built, self._depth))
+        if isinstance(self.pacing, Pacing) and self.pacing.asked == pacing.asked:
+            self._adapt()
+        else:
+            self.pacing = pacing
+        return self.pacing.solution
+
+    def prepare_budgets(self, budget: Budget | None = None) -> None:
+        """Read the calibration, if the model has one, and measure the model, if it was not yet.
+
+        budget: only what this one needs. Raises ValueError or OSError for a calibration that cannot
+        be read or is another model's.
+        """
+        named = BY_CALIBRATION | BY_TIME if budget is None else budget.limits.keys()
+        if self.calibration is None and self._source is not None and named & BY_CALIBRATION:
+            self.calibration = find_calibration(self._source.folder)
+        if self.cost_table is None and named & BY_TIME:
+            self.measure()
+
+    def measure(self, steps: int = STEPS, longest_s: float = LONGEST_S) -> CostTable:
+        """Measure how long every part takes here, for `cost_table`; see `deer_ros.measuring`.
+
+        With the prompt in force, or one of usual length. Leaves the recurrent state.
+        """
+        prompt = self._prompt or self._usual_prompt()
+        self.cost_table = measure(self.model, self.preprocessor, prompt, steps, longest_s)
+        self._adapt()
+        return self.cost_table
+
+    def depth_for(self, budget: Budget) -> int:
+        """Layers that a budget of memory lets the policy hold, of those that are wanted."""
+        return depth_within(self.model, self._depth, budget.memory_mib)
+
     def load_layers(self, max_layer: int | None) -> DepthChange:
         """Read what the policy lacks to run to `max_layer`, rounded down to an exit; None: to all.
 
-        Slow, and changes nothing: another thread may call it while this policy steps. `adopt` makes
-        it take effect. Raises ValueError or OSError with a sentence where that depth cannot be, or
-        its layers' files have vanished or changed.
+        Not more than a budget of memory permits. Slow, and changes nothing: another thread may call
+        it while this policy steps. `adopt` makes it take effect. Raises ValueError or OSError with
+        a sentence where that depth cannot be, or its layers' files have vanished or changed.
         """
-        before = self.model.max_layer
-        after = self.config.permitted_exits(max_layer)[-1]
-        if after <= before:
-            return DepthChange(before, after, ())
-        if self._source is None:
-            raise ValueError(
-                f"this policy has {before} layers and was not loaded from a model directory, so "
-                f"there is nothing to read layers up to {after} from."
-            )
-        return DepthChange(before, after, self._source.layers(before + 1, after))
+        asked = self.config.permitted_exits(max_layer)[-1]
+        memory_mib = None if self.budget is None else self.budget.memory_mib
+        depth = depth_within(self.model, asked, memory_mib)
+        return read_layers(self.model, self._source, depth, asked)
 
     def adopt(self, change: DepthChange) -> None:
         """Hold and run the layers of another depth from the next step on, and free those past it.
 
-        Quick. The recurrent state stays, and so do the thresholds: those of exits that were out of
-        reach hold again. Raises ValueError and changes nothing if the depth is another by now than
-        when `change` was loaded.
+        Quick. The recurrent state stays, and so do thresholds, those of exits that were out of
+        reach hold again, or the budget. Raises ValueError and changes nothing if the depth is
+        another by now than when `change` was loaded.
         """
-        built = self.model.max_layer
-        if change.before != built:
-            raise ValueError(
-                f"layers were loaded for a policy of {change.before} layers; it has {built} now. "
-                "Load them again."
-            )
-        rule = self.rule.at_depth(self.config, change.after)
-        kept = self.model.layers[: change.after]
-        self.model.layers = torch.nn.ModuleList([*kept, *change.layers]).eval()
-        self.rule = rule
+        hold(self.model, change)
+        self._depth = max(change.asked, change.after)
+        if isinstance(self.pacing, Steady):
+            self.pacing = Steady(self.rule.at_depth(self.config, change.after))
+        self._adapt()
 
     def reset(self) -> None:
         """Start a new episode: clear the recurrent state."""
@@ -168,44 +262,50 @@ class DeerPolicy:
         instruction: str | np.ndarray,
         exit_layer: int | None = None,
         commit: bool = True,
+        started_s: float | None = None,
     ) -> Step:
         """Decide on one action and advance the recurrent state.
 
         instruction: text, or a 1-D int64 array of token ids. exit_layer: run to that exit without
         asking the criterion. commit: False leaves the state as it was; `commit(step)` can advance
-        it later. Raises ValueError for input that the model cannot take and NonFiniteActionError
-        for a NaN or infinite answer; then the state is as it was.
+        it later. started_s: since when, on `clock`, a deadline counts; None: from this call.
+        Raises ValueError for input that the model cannot take and NonFiniteActionError for a NaN or
+        infinite answer; then the state is as it was.
         """
+        started_s = self.clock() if started_s is None else started_s
         prompt = self._prompt_of(instruction)
-        kept = self._last_exit if self._steps % self.rule.steps_per_decision else None
-        layers = self.rule.layers(exit_layer, kept)
-        started = self.clock()
-        pictures = self._pictures(observation)
-        preprocessed = self.clock()
-        latents = self.model.see(pictures)
-        seen = self.clock()
-        answers, deltas = self._run(prompt, latents, layers)
-        answer = answers[-1]
-        pose, probability = self._said(answers)
-        finished = self.clock()
-
-        cost = CostModel(self.config, prompt.tokens)
-        head_s = answer.head_s
+        rule, deadline = self.rule, self.pacing.deadline
+        kept = self._last_exit if self._steps % rule.steps_per_decision else None
+        begun_s = self.clock()
+        inputs = self._inputs(observation)
+        preprocessed_s = self.clock()
+        latents = self._see(*inputs)
+        seen_s = self.clock()
+        timer = None if deadline is None else Timer(deadline, self.clock, started_s)
+        walked = walk(
+            self.model, rule, prompt, latents, self._state, self.clock, exit_layer, kept, timer
+        )
+        pose, probability = walked.said(self.config.exit_layers, rule.ensemble)
+        finished_s = self.clock()
+        if deadline is not None:
+            deadline.times.learn(walked.segments_ms(self.config.exit_layers, started_s))
+        answer, cost = walked.answers[-1], CostModel(self.config, prompt.tokens)
         step = Step(
             action=pose,
             gripper=1.0 if probability > 0.5 else -1.0,
             gripper_probability=probability,
             exit_layer=answer.layer,
-            deltas=deltas,
+            deltas=walked.deltas,
             cost=StepCost(
                 vision_gflops=cost.vision_gflops,
                 language_gflops=cost.language_gflops(answer.layer),
-                head_gflops=cost.head_gflops(len(answers)),
-                preprocessing_ms=1e3 * (preprocessed - started),
-                vision_ms=1e3 * (seen - preprocessed),
-                language_ms=1e3 * (finished - seen - head_s),
-                head_ms=1e3 * head_s,
+                head_gflops=cost.head_gflops(len(walked.answers)),
+                preprocessing_ms=1e3 * (preprocessed_s - begun_s),
+                vision_ms=1e3 * (seen_s - preprocessed_s),
+                language_ms=1e3 * (finished_s - seen_s - answer.head_s),
+                head_ms=1e3 * answer.head_s,
             ),
+            stopped_by=walked.stopped_by,
             _state=answer.state,
         )
         if commit:
@@ -213,122 +313,66 @@ class DeerPolicy:
         return step
 
     def commit(self, step: Step) -> None:
-        """Advance the recurrent state to what follows from `step`."""
+        """Advance the recurrent state to what follows from `step`, and count what it cost."""
         self._state = step._state
         self._steps += 1
         self._last_exit = step.exit_layer
+        self.pacing.learn(step.cost)
 
     @torch.inference_mode()
     def explain(self, observation: Observation, instruction: str | np.ndarray) -> Explanation:
         """Every permitted exit's answer for the present state. Commits nothing."""
-        exits = self.rule.exits
-        reference = (exits[0] - 1,) if exits[0] > 1 else ()
-        latents = self.model.see(self._pictures(observation))
-        prompt = self._prompt_of(instruction)
-        answers = list(self.model.answers(prompt, latents, self._state, reference + exits))
-        poses = np.stack([_numpy(a.pose[0]) for a in answers])
-        grippers = np.array([float(a.gripper_probability) for a in answers], np.float32)
-        deltas = criterion.delta(poses[1:], poses[:-1], self.rule.metric)
-        skip = len(reference)
-        return Explanation(
-            layers=exits,
-            actions=poses[skip:],
-            gripper_probabilities=grippers[skip:],
-            deltas=deltas if skip else np.concatenate([[np.float32(np.nan)], deltas]),
-            states=tuple(a.state for a in answers[skip:]),
-            reference_action=poses[0] if skip else None,
-            reference_gripper_probability=float(grippers[0]) if skip else None,
-        )
+        latents = self._see(*self._inputs(observation))
+        return explain(self.model, self.rule, self._prompt_of(instruction), latents, self._state)
 
     @torch.inference_mode()
     def features(
         self, observation: Observation, instruction: str | np.ndarray, layers: Sequence[int]
     ) -> torch.Tensor:
         """What the head hears after each of `layers` (from 1), whatever its state: (layers, d)."""
-        latents = self.model.see(self._pictures(observation))
+        latents = self._see(*self._inputs(observation))
         hidden = self.model.hidden_states(self._prompt_of(instruction), latents)
         return torch.cat([pool(hidden[layer - 1]) for layer in layers])
 
-    def _run(
-        self, prompt: Prompt, latents: torch.Tensor, layers: tuple[int, ...]
-    ) -> tuple[list[Answer], np.ndarray]:
-        """Answer after answer until the rule is content: all of them, and the deltas."""
-        exits = self.config.exit_layers
-        deltas = np.full(len(exits), np.nan, np.float32)
-        poses: dict[int, np.ndarray] = {}
-        answers: list[Answer] = []
-        for answer in self.model.answers(prompt, latents, self._state, layers):
-            answers.append(answer)
-            pose = poses[answer.layer] = _numpy(answer.pose[0])
-            if not (np.isfinite(pose).all() and bool(torch.isfinite(answer.gripper_probability))):
-                raise NonFiniteActionError(
-                    f"the model's answer after layer {answer.layer} is not finite: pose "
-                    f"{pose.tolist()}, gripper {float(answer.gripper_probability)}."
-                )
-            if answer.layer not in exits:
-                continue
-            index = exits.index(answer.layer)
-            reference = poses.get(exits[index - 1] if index else answer.layer - 1)
-            if reference is not None:
-                deltas[index] = criterion.delta(pose, reference, self.rule.metric)
-            if criterion.agrees(deltas[index], self.rule.thresholds[index]):
-                break
-        return answers, deltas
+    def _inputs(self, observation: Observation) -> tuple[torch.Tensor, torch.Tensor | None]:
+        seen = pictures(observation, self.preprocessor, self._parameter)
+        return seen, sensed(observation, self.config, self._parameter)
 
-    def _said(self, answers: list[Answer]) -> tuple[np.ndarray, float]:
-        """Pose and gripper probability of a step's last answer, or of an ensemble of two."""
-        exits = [answer for answer in answers if answer.layer in self.config.exit_layers]
-        chosen = exits[-2:] if self.rule.ensemble else exits[-1:]
-        pose = np.mean([_numpy(answer.pose[0]) for answer in chosen], axis=0)
-        return pose, float(np.mean([float(answer.gripper_probability) for answer in chosen]))
+    def _see(self, seen: torch.Tensor, felt: torch.Tensor | None) -> torch.Tensor:
+        latents = self.model.see(seen)
+        return latents if felt is None else self.model.with_proprioception(latents, felt)
 
     def _prompt_of(self, instruction: str | np.ndarray) -> Prompt:
-        """The prompt's tensors, made once per instruction."""
-        if isinstance(instruction, str):
-            key: str | bytes = instruction
-        else:
-            instruction = self._checked_ids(instruction)
-            key = instruction.tobytes()
+        """The prompt's tensors, made once per instruction; a budget is solved for its length."""
+        text = isinstance(instruction, str)
+        ids = None if text and instruction == self._instruction else token_ids(
+            instruction, self.prompts
+        )
+        key = instruction if text else ids.tobytes()
         if self._prompt is None or key != self._instruction:
-            ids = self.prompts.encode(instruction) if isinstance(instruction, str) else instruction
-            device = self._parameter.device
-            self._prompt = self.model.read(torch.from_numpy(ids).to(device)[None])
+            self._prompt = self.model.read(torch.from_numpy(ids).to(self._parameter.device)[None])
             self._instruction = key
+            self._adapt()
         return self._prompt
 
-    def _checked_ids(self, ids: np.ndarray) -> np.ndarray:
-        if getattr(ids, "dtype", None) != np.int64 or ids.ndim != 1 or ids.size == 0:
-            raise ValueError(
-                f"the instruction is {ids!r}; it must be text or a 1-D int64 array of token ids."
-            )
-        longest = self.config.prompt.max_tokens
-        if ids.size > longest:
-            raise ValueError(
-                f"the instruction has {ids.size} token ids; this model takes {longest}."
-            )
-        return ids
+    def _usual_prompt(self) -> Prompt:
+        """A prompt that no budget is solved for yet."""
+        config = self.config.prompt
+        ids = np.full((1, min(USUAL_PROMPT_TOKENS, config.max_tokens)), config.end_of_text_token)
+        ids[0, 0] = config.image_token
+        return self.model.read(torch.from_numpy(ids).to(self._parameter.device))
 
-    def _pictures(self, observation: Observation) -> torch.Tensor:
-        """Both pictures as the tower takes them: (1, 2, 3, S, S)."""
-        pictures = np.stack(
-            [self.preprocessor(observation.static), self.preprocessor(observation.gripper)]
-        )
-        return torch.from_numpy(pictures)[None].to(self._parameter)
+    def _changing(self, built: int) -> dict[str, object]:
+        """What a budget is solved from and what changes while it is in force."""
+        table = self.cost_table
+        return {
+            "tokens": None if self._prompt is None else self._prompt.tokens,
+            "table": table and table.at_depth(self.config.permitted_exits(built)),
+            "calibration": self.calibration,
+        }
 
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"device is {name!r}; allowed are auto, cpu, cuda, cuda:N.") from error
-    if device.type not in ("cpu", "cuda"):
-        raise ValueError(f"device is {name!r}; allowed are auto, cpu, cuda, cuda:N.")
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device is {name!r}, but torch finds no GPU here; use cpu or auto.")
-    return device
-
-
-def _numpy(tensor: torch.Tensor) -> np.ndarray:
-    return tensor.float().cpu().numpy()
+    def _adapt(self) -> None:
+        """Solve the budget in force again, as something else has changed."""
+        if isinstance(self.pacing, Pacing):
+            built = self.model.max_layer
+            self.pacing.adapt(built=built, **self._changing(built))

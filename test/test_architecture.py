@@ -27,8 +27,14 @@ MAY_IMPORT = {
     "exit_rule": {"budget", "model"},
     "checkpoint": {"budget", "model"},
 }
+MAY_IMPORT["inputs"] = {"model", "observation"}
+MAY_IMPORT["measuring"] = {"budget", "inputs", *MAY_IMPORT["inputs"]}
+MAY_IMPORT["depth"] = {"budget", "checkpoint", "decision", "model"}
+MAY_IMPORT["pacing"] = {"budget", "decision", "exit_rule", "model"}
+MAY_IMPORT["walk"] = {"budget", "decision", "exit_rule", "model"}
 MAY_IMPORT["policy"] = {
-    "budget", "checkpoint", "decision", "exit_rule", "model", "observation", "resources",
+    "budget", "checkpoint", "decision", "depth", "exit_rule", "inputs", "measuring", "model",
+    "observation", "pacing", "resources", "walk",
 }  # fmt: skip
 MAY_IMPORT["training"] = {"policy", "data", "report", *MAY_IMPORT["policy"]}
 MAY_IMPORT["stepping"] = {"control", "data", "policy", *MAY_IMPORT["policy"]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,6 +29,14 @@ class Milliseconds:
         more than one of a hundred."""
         p99 = np.percentile(samples_ms, 99, method="higher")
         return cls(float(np.median(samples_ms)), float(p99))
+
+    def plus(self, other: Milliseconds) -> Milliseconds:
+        """Both together; of the high percentiles the sum is on the safe side."""
+        return Milliseconds(self.p50 + other.p50, self.p99 + other.p99)
+
+    def times(self, count: int) -> Milliseconds:
+        """So many of them."""
+        return Milliseconds(self.p50 * count, self.p99 * count)
 
 
 @dataclass(frozen=True)
@@ -91,6 +100,22 @@ class CostTable:
         """The layers before this exit alone, the sum of their percentiles."""
         layers = self.layers[: self.exit_layers[exit_index]]
         return sum(getattr(layer, _checked(percentile)) for layer in layers)
+
+    def at_depth(self, exit_layers: tuple[int, ...]) -> CostTable:
+        """For fewer or more exits of the same model. Parts that were not loaded are taken to be as
+        slow as the deepest that was measured."""
+        deepest = self.layers[-1]
+        layers = self.layers + (deepest,) * (exit_layers[-1] - len(self.layers))
+        segments, exits = list(self.segments), list(self.exits)
+        for before, layer in zip(exit_layers, exit_layers[1:]):
+            if layer > self.exit_layers[-1]:
+                segments.append(deepest.times(layer - before).plus(self.head))
+                exits.append(exits[-1].plus(segments[-1]))
+        count = len(exit_layers)
+        return dataclasses.replace(
+            self, exit_layers=exit_layers, layers=layers[: exit_layers[-1]],
+            segments=tuple(segments[:count]), exits=tuple(exits[:count]),
+        )  # fmt: skip
 
     def to_json(self) -> dict[str, Any]:
         """Nested dictionaries that JSON can hold."""

@@ -7,7 +7,7 @@ its consumer asks for it, so a consumer that stops has not paid for the rest.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -89,11 +89,12 @@ class DeerModel(nn.Module):
         return make_prompt(ids, self.embedding(ids), self.config.language, image, mask)
 
     def answers(
-        self, prompt: Prompt, latents: Tensor, state: HeadState, layers: Sequence[int]
+        self, prompt: Prompt, latents: Tensor, state: HeadState, layers: Iterable[int]
     ) -> Iterator[Answer]:
         """Answers after each of `layers` (counted from 1, increasing), computed as they are asked.
 
-        All of them start from the same recurrent `state`; none is committed.
+        A next layer is taken from `layers` no sooner than that. All answers start from the same
+        recurrent `state`; none is committed.
         """
         started = time.perf_counter()
         carried = self.head.carry(state)

@@ -1,0 +1,226 @@
+"""What a budget makes of the steps: the exit rule of every one of them, learnt from what they cost.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from deer_ros.budget.budget import Budget, BudgetError
+from deer_ros.budget.calibration import Calibration
+from deer_ros.budget.cost import CostModel
+from deer_ros.budget.deadline import Deadline, SegmentTimes
+from deer_ros.budget.frontier import Frontier
+from deer_ros.budget.solution import Solution, solve
+from deer_ros.budget.timing import CostTable
+from deer_ros.budget.tracking import Tracker
+from deer_ros.decision import StepCost
+from deer_ros.exit_rule import ExitRule
+from deer_ros.model.config import DeerConfig
+
+# Of a budget that is stated before any instruction: as long as the paper's prompts.
+USUAL_PROMPT_TOKENS = 13
+AVERAGES = ("average_gflops", "average_ms")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a budget is solved from, besides the budget.
+
+    dtype: of the weights. built: layers that are loaded. limit: deepest layer that may run, None:
+    all that are loaded. metric: of the criterion, None: as calibrated. tokens: length of the prompt
+    in force, None before the first. table, calibration: None where there is none.
+    """
+
+    config: DeerConfig
+    dtype: str
+    built: int
+    limit: int | None = None
+    metric: str | None = None
+    tokens: int | None = None
+    table: CostTable | None = None
+    calibration: Calibration | None = None
+
+    @property
+    def max_layer(self) -> int:
+        """Deepest layer that may run."""
+        return self.built if self.limit is None else min(self.limit, self.built)
+
+    @property
+    def cost(self) -> CostModel:
+        """Costs of the prompt in force."""
+        usual = min(USUAL_PROMPT_TOKENS, self.config.prompt.max_tokens)
+        return CostModel(self.config, self.tokens or usual)
+
+    def solve(self, budget: Budget) -> Solution:
+        """The solution for `budget`. Raises BudgetError."""
+        solution = solve(
+            budget, self.config, self.cost, self.table, self.calibration, self.max_layer,
+            self.dtype, self.metric,
+        )  # fmt: skip
+        asks_nothing = solution.ladder is None and not any(
+            name in budget.limits for name in (*AVERAGES, "max_action_error")
+        )
+        if asks_nothing:
+            # There is nothing to save: as deep as the limits permit.
+            never = (-math.inf,) * (len(solution.thresholds) - 1)
+            solution = dataclasses.replace(solution, thresholds=(*never, math.inf))
+        return solution
+
+    def exit_costs(self, average: str, scope: str) -> np.ndarray:
+        """Cost of leaving at every exit, in the unit of an average budget: float64 (exits,)."""
+        if average == "average_ms":
+            return self.table.exits_ms()
+        return self.cost.exit_gflops(scope)
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Means per step over `steps` steps; NaN before the first."""
+
+    steps: int = 0
+    llm_gflops: float = math.nan
+    step_gflops: float = math.nan
+    step_ms: float = math.nan
+
+    def plus(self, cost: StepCost) -> Spent:
+        """With one more step."""
+        steps = self.steps + 1
+
+        def mean(name: str) -> float:
+            before = getattr(self, name) if self.steps else 0.0
+            return before + (getattr(cost, name) - before) / steps
+
+        return Spent(steps, mean("llm_gflops"), mean("step_gflops"), mean("step_ms"))
+
+
+class Steady:
+    """No budget: every step goes by the same rule."""
+
+    budget = solution = unmet = deadline = None
+
+    def __init__(self, rule: ExitRule) -> None:
+        self.rule = rule
+        self.spent = Spent()
+
+    def learn(self, cost: StepCost) -> None:
+        """Take in what a step cost."""
+        self.spent = self.spent.plus(cost)
+
+
+class Pacing:
+    """A budget in force.
+
+    Where an average is asked for, steps go by rows of the solution's ladder: at a knob that stays,
+    or that a tracker per average moves; of two, the one that asks for less holds. A deadline limits
+    no rule: it is kept while a step runs, which may go as deep as it then has time for.
+    """
+
+    def __init__(
+        self, budget: Budget, facts: Facts, steps_per_decision: int = 1,
+        times: SegmentTimes | None = None,
+    ) -> None:
+        """times: what an earlier deadline was kept by. Raises BudgetError where the budget cannot
+        be met."""
+        self.budget = budget
+        self.spent = Spent()
+        self.unmet: str | None = None
+        """Why the budget cannot be met with this instruction, where that is so; then as little is
+        spent as can be."""
+        self.steps_per_decision = steps_per_decision
+        self._trackers: dict[str, Tracker] = {}
+        self._times = times
+        self._solve(facts, budget)
+
+    @property
+    def asked(self) -> tuple:
+        """All that a user asked for; as long as it is the same, means go on."""
+        return self.budget, self.facts.limit, self.facts.metric, self.steps_per_decision
+
+    @property
+    def rule(self) -> ExitRule:
+        """What the next step goes by."""
+        if self._ladder is None:
+            return self._rule_of(0)
+        knob = self._knob
+        if self._trackers:
+            rows = np.arange(len(self._ladder))
+            knob = min(
+                float(np.interp(tracker.aim, self._row_costs[average], rows))
+                for average, tracker in self._trackers.items()
+            )
+        return self._rule_of(self._ladder.row(knob, self.spent.steps))
+
+    def learn(self, cost: StepCost) -> None:
+        """Take in what a step cost."""
+        self.spent = self.spent.plus(cost)
+        for average, tracker in self._trackers.items():
+            in_ms = average == "average_ms"
+            tracker.update(getattr(cost, "step_ms" if in_ms else f"{self.budget.scope}_gflops"))
+
+    @property
+    def deadline(self) -> Deadline | None:
+        """What ends a step in time, where that is asked for."""
+        if self.budget.latency_ms is None:
+            return None
+        if self._times is None or len(self._times) != len(self.facts.table.segments):
+            self._times = SegmentTimes(self.facts.table)
+        return Deadline(self.budget.latency_ms, self._times)
+
+    def adapt(self, **changes: object) -> None:
+        """Solve again where some of the facts are others now: the prompt, the depth, the table.
+
+        What was added up so far stays. Where the budget cannot be met any more, `unmet` says so.
+        """
+        facts = dataclasses.replace(self.facts, **changes)
+        try:
+            self._solve(facts, self.budget)
+            self.unmet = None
+        except BudgetError as error:
+            self.unmet = str(error)
+            first = facts.config.exit_layers[facts.cost.first_exit]
+            self._solve(dataclasses.replace(facts, limit=first), Budget())
+            self.facts = facts
+
+    def _solve(self, facts: Facts, budget: Budget) -> None:
+        self.solution = run = facts.solve(budget)
+        if budget.latency_ms is not None:
+            run = facts.solve(budget.replace(latency_ms=None))
+        self.facts, self._run, self._ladder, self._knob = facts, run, run.ladder, run.knob
+        self._rules: dict[int, ExitRule] = {}
+        if self._ladder is not None:
+            if run.binding == "max_action_error":
+                # What is deeper than the error asks for would only be spent because it may be.
+                self._ladder = self._ladder.rows(np.arange(int(self._knob) + 1))
+            self._aim(self._ladder, facts)
+
+    def _aim(self, ladder: Frontier, facts: Facts) -> None:
+        """Trackers for the averages, or new ends for those there are."""
+        exits = ladder.shares.shape[1]
+        self._row_costs = {
+            average: np.maximum.accumulate(
+                ladder.shares @ facts.exit_costs(average, self.budget.scope)[:exits]
+            )
+            for average in AVERAGES
+            if self.budget.tracking and average in self.budget.limits
+        }
+        for average, costs in self._row_costs.items():
+            ends = (float(costs[0]), float(costs[-1]), float(ladder.at(costs, self._knob)))
+            if average in self._trackers:
+                self._trackers[average].aim_from(*ends)
+            else:
+                self._trackers[average] = Tracker(self.budget.limits[average], *ends)
+
+    def _rule_of(self, row: int) -> ExitRule:
+        """The rule of one row, made once."""
+        if row not in self._rules:
+            run = self._run
+            thresholds = run.thresholds if self._ladder is None else self._ladder.thresholds[row]
+            self._rules[row] = ExitRule.of(
+                self.facts.config, run.max_layer, thresholds, run.metric,
+                steps_per_decision=self.steps_per_decision,
+            )
+        return self._rules[row]
