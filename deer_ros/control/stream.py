@@ -65,6 +65,16 @@ class CommandStream:
         self._zeros_end_ns = now_ns + round(ZEROS_S * 1e9)
         self.next_ns = now_ns
 
+    @property
+    def moves(self) -> bool:
+        """Whether a command holds, so that the robot moves."""
+        return self._command is not None
+
+    def repeat(self, now_ns: int) -> None:
+        """Send what holds again, now."""
+        if self.next_ns is not None:
+            self.next_ns = now_ns
+
     def silence(self) -> None:
         """Send nothing any more."""
         self._command = None

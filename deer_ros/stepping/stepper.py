@@ -123,8 +123,11 @@ class Stepper:
         return None
 
     def clock_jumped(self) -> Stop:
-        """Time itself was set: pictures of before do not count any more."""
-        self.sampler.forget(CLOCK_JUMPED)
+        """Time itself was set: nothing of before counts any more, and a new episode begins."""
+        self.sampler.forget()
+        self.robot = RobotState()
+        self.record.last_step_ns = None
+        self.restart(CLOCK_JUMPED)
         return Stop(Reason.CLOCK_JUMPED, "the clock was set.")
 
     def stop(self, stop: Stop) -> bool:

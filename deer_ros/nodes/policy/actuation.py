@@ -12,6 +12,7 @@ from deer_ros.control.command import Command, GripperCommand
 from deer_ros.nodes.policy.commander import Commander
 from deer_ros.nodes.policy.outputs import Outputs
 from deer_ros.stepping.plan import Plan
+from deer_ros.stepping.settings import Settings
 
 if TYPE_CHECKING:
     from deer_ros.policy import Step
@@ -24,15 +25,16 @@ class Actuation:
     """
 
     def __init__(
-        self, clock: ROSClock, outputs: Outputs, command_rate_hz: float, lock: threading.RLock
+        self, clock: ROSClock, outputs: Outputs, settings: Settings, lock: threading.RLock
     ) -> None:
         self._outputs = outputs
         self._gripper = GripperCommand()
-        self._commander = Commander(clock, outputs.twist, command_rate_hz, lock)
+        self._commander = Commander(
+            clock, outputs.twist, settings.command_rate, settings.safety_input_timeout, lock)
 
-    def set_rate(self, command_rate_hz: float) -> None:
-        """Twist messages per second."""
-        self._commander.set_rate(command_rate_hz)
+    def obey(self, settings: Settings) -> None:
+        """New rates and times."""
+        self._commander.set_times(settings.command_rate, settings.safety_input_timeout)
 
     def start_afresh(self) -> None:
         """Nothing that was commanded before is taken for granted."""

@@ -63,6 +63,10 @@ class Inputs:
             node.create_subscription(
                 String, "instruction", self._on_instruction, qos, event_callbacks=QUIET)
 
+    def forget(self) -> None:
+        """What the robot said of itself no longer counts."""
+        self.state = RobotState()
+
     def open_cameras(self, settings: Settings) -> None:
         """Subscribe to both cameras."""
         compressed = settings.image_transport == "compressed"

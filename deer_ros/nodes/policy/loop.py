@@ -55,7 +55,7 @@ class PolicyLoop:
         self._depth: Depth | None = None
         self._busy = False
         self._lock = threading.RLock()
-        self._actuation = Actuation(clock, outputs, settings.command_rate, self._lock)
+        self._actuation = Actuation(clock, outputs, settings, self._lock)
         self.worker = Worker(self._lock, self._take, self._work)
 
     # What the executor's thread tells.
@@ -101,7 +101,7 @@ class PolicyLoop:
             turns_dry = plan is not None and plan.dry and before and not before.dry
             if turns_dry and self.stepper.safety.active:
                 self._stop(Stop(Reason.DRY_RUN, plan.dry))
-            self._actuation.set_rate(settings.command_rate)
+            self._actuation.obey(settings)
             self._outputs.frame_id = settings.action_frame_id
             self._adopt(plan)
 
@@ -158,6 +158,7 @@ class PolicyLoop:
 
     def clock_jumped(self) -> None:
         """Time has been set back, or another clock counts now."""
+        self.inputs.forget()
         with self._lock:
             stop = self.stepper.clock_jumped()
             if self.stepper.safety.active:
