@@ -18,7 +18,11 @@ from torch import Tensor
 
 from deer_ros.budget.presets import find_preset
 from deer_ros.checkpoint.directory import CONFIG, PREPROCESSOR, inspect_model, layer_index
-from deer_ros.checkpoint.official_config import official_config, read_description
+from deer_ros.checkpoint.official_config import (
+    IGNORED_VALUES,
+    official_config,
+    read_description,
+)
 from deer_ros.checkpoint.official_files import (
     CLIP_HINT,
     OfficialFile,
@@ -45,7 +49,8 @@ class FileReport:
     """What became of every tensor of a file.
 
     used: written. superseded: replaced by a file that the authors load later. dropped: known and
-    not needed, with the reason.
+    not needed, with the reason. dropped_values: likewise of what the file holds beside its tensors;
+    the others made the configuration.
     """
 
     role: str
@@ -53,6 +58,7 @@ class FileReport:
     used: tuple[str, ...]
     superseded: tuple[str, ...]
     dropped: Mapping[str, str]
+    dropped_values: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -261,6 +267,7 @@ class _Plan:
                 tuple(n for n in survey.here if (id(survey), n) in used),
                 tuple(n for n in survey.here if (id(survey), n) not in used),
                 dict(survey.dropped),
+                {n: IGNORED_VALUES[n] for n in survey.file.values if n in IGNORED_VALUES},
             )
             for survey in self.surveys
         )

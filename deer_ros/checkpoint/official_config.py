@@ -69,13 +69,25 @@ VALUES: dict[str, tuple[str, Any]] = {
     "lstm_num_layers": ("head.lstm_layers", 4),
     "pooling": ("head.pooling", "max"),
 }
-# Values that change no number of the running model.
+# Values that change no number of the running model, and why.
+OF_TRAINING = "of training only"
+OF_HEADS = "of heads of training, or of kinds of heads that are refused"
 IGNORED_VALUES = {
-    "epoch", "precision", "multi_exit", "share_exit", "dropout_mode", "exit_weight",
-    "use_extra_exit", "num_projection_layers", "skip_connection", "state_dependent_std",
-    "tanh_squash_dist", "values", "optimizer_state_dict", "lr_scheduler_state_dict",
-    "extra_optimizer_state_dict", "extra_lr_scheduler_state_dict",
+    **dict.fromkeys((
+        "epoch", "exit_weight", "dropout_mode", "optimizer_state_dict", "lr_scheduler_state_dict",
+        "extra_optimizer_state_dict", "extra_lr_scheduler_state_dict"), OF_TRAINING),
+    **dict.fromkeys((
+        "share_exit", "num_projection_layers", "skip_connection", "state_dependent_std",
+        "tanh_squash_dist"), OF_HEADS),
+    "precision": "the one that a model runs in is chosen when it is loaded",
+    "multi_exit": "models here always have exits",
+    "use_extra_exit": "models here always have the head that all exits share",
+    "values": "criterion values of an earlier calibration: calibrate the model anew",
 }
+# Without these there is no model with exits. A checkpoint need not say that it has them.
+NEEDED_VALUES = ("multi_exit", "use_extra_exit")
+OLD_NORM = "layernorm"  # of mlp_layernorm
+
 # What this package's model is built for.
 SUPPORTED = {
     "head_type": "deterministic", "use_layerwise_projection": False, "head.pooling": "max",
@@ -186,10 +198,15 @@ def _check_known(given: Mapping[str, Any], values: Mapping[str, Any]) -> None:
                 f"the description has {path!r}, which is not known; known are "
                 f"{', '.join(sorted(known))}."
             )
-    for name in values:
-        if name not in VALUES and name not in IGNORED_VALUES and name != "layernorm":
+    for name, value in values.items():
+        if name not in VALUES and name not in IGNORED_VALUES and name != OLD_NORM:
             raise ValueError(
                 f"the checkpoint holds {name!r} beside its tensors; what that means is not known."
+            )
+        if name in NEEDED_VALUES and value is False:
+            raise ValueError(
+                f"the checkpoint says {name}: False; without it there is no head that answers "
+                "after any exit, and nothing that could be run here."
             )
 
 
@@ -200,8 +217,8 @@ def _add_values(flat: dict[str, Any], values: dict[str, Any]) -> None:
     about what the model was built with.
     """
     is_checkpoint = bool(values)
-    if "layernorm" in values:  # the old name
-        values["mlp_layernorm"] = values["layernorm"]
+    if OLD_NORM in values:
+        values["mlp_layernorm"] = values[OLD_NORM]
     for name, (path, default) in VALUES.items():
         if name not in values and (path in flat or not is_checkpoint):
             continue
@@ -225,7 +242,8 @@ def _described(name: str, value: Any, flat: Mapping[str, Any]) -> Any:
 def _translated(flat: Mapping[str, Any]) -> DeerConfig:
     flat = _DEFAULTS | flat
     nested: dict[str, Any] = {
-        "action": dict(CALVIN), "trained_in": "simulation", "max_episode_steps": CALVIN_EPISODE_STEPS,
+        "action": dict(CALVIN), "trained_in": "simulation",
+        "max_episode_steps": CALVIN_EPISODE_STEPS,
     }
     for theirs, ours in _OURS.items():
         part, key = ours.split(".")

@@ -86,6 +86,7 @@ def _facts(conversion: Conversion) -> dict[str, Any]:
                 "used": list(file.used),
                 "superseded": list(file.superseded),
                 "dropped": dict(file.dropped),
+                "dropped_values": dict(file.dropped_values),
             }
             for file in conversion.files
         ],
@@ -105,4 +106,5 @@ def _lines(file: FileReport) -> list[str]:
     if file.superseded:
         lines.append(f"{len(file.superseded)} replaced by a file that is loaded later")
     reasons = Counter(file.dropped.values())
-    return lines + [f"{count} dropped: {reason}" for reason, count in reasons.most_common()]
+    lines += [f"{count} dropped: {reason}" for reason, count in reasons.most_common()]
+    return lines + [f"{name} dropped: {reason}" for name, reason in file.dropped_values.items()]

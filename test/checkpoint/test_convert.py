@@ -63,6 +63,8 @@ def assert_nothing_left(folder: Path, *expected: str) -> None:
     Official(mlp_widths=(1024, 512, 256), mlp_norm=False, dropout_mode="wo_last", dropout=0.0),
     Official(dropout_mode="last"), Official(dropout_mode="last", mlp_norm=False),
     Official(interval=3, layers=5, cross_every=2, llm_heads=4),
+    Official(interval=1, lstm_layers=6, image=24, latents=5),
+    dataclasses.replace(TINY_9B, interval=3, layers=7, mlp_ratio=2, lstm_layers=1),
 ])
 def test_every_arrangement_of_the_authors_becomes_a_policy_that_runs(tmp_path, official):
     conversion = convert_official(tmp_path / "model", **write_files(tmp_path, official))
@@ -205,6 +207,20 @@ def test_every_tensor_is_accounted_for(tmp_path):
     dropped = file.dropped
     assert dropped["module.lm_head.rnn.layers.0.weight_ih_l0"] == "a head of training only"
     assert ALIAS in dropped.values()
+
+
+def test_what_lies_beside_the_tensors_is_accounted_for_too(tmp_path):
+    files = changed_checkpoint(write_files(tmp_path, OFFICIAL), lambda c: c.update(
+        optimizer_state_dict={"state": {}}, values=torch.zeros(3, 4)))
+    clip, deer = convert_official(tmp_path / "model", **files).files
+    assert clip.dropped_values == {}
+    assert deer.dropped_values["optimizer_state_dict"] == "of training only"
+    assert "calibrate the model anew" in deer.dropped_values["values"]
+    given = torch.load(files["deer"], weights_only=True)
+    obeyed = set(given) - set(deer.dropped_values) - {"model_state_dict"}
+    assert obeyed == {"head_type", "early_exit_layer", "exit_interval", "exit_dropout",
+                      "lstm_dropout", "mlp_layernorm", "lstm_layernorm", "mlp_num_hidden_layers",
+                      "lstm_num_layers", "pooling"}
 
 
 @pytest.mark.parametrize("style", ["live", "alias", "both"])

@@ -6,7 +6,7 @@ import pytest
 from official_model import PUBLISHED_3B, PUBLISHED_9B, Official
 
 from deer_ros.checkpoint.official_config import official_config, read_description
-from deer_ros.model.config import ActionConfig, PromptConfig
+from deer_ros.model.config import ActionConfig, DeerConfig, PromptConfig
 
 OFFICIAL = Official()
 
@@ -73,6 +73,34 @@ def test_the_old_name_of_the_layer_norm_is_obeyed():
 ])
 def test_values_of_older_checkpoints_are_known(name):
     assert with_values(**{name: "anything"}) == with_values()
+
+
+@pytest.mark.parametrize(("name", "value", "complaint"), [
+    ("head_type", "gaussian", "head_type is 'gaussian'; models here have 'deterministic' there"),
+    ("pooling", "mean", "head.pooling is 'mean'; models here have 'max' there"),
+    ("use_layerwise_projection", True, "use_layerwise_projection is True"),
+    ("multi_exit", False, "the checkpoint says multi_exit: False"),
+    ("use_extra_exit", False, "the checkpoint says use_extra_exit: False"),
+    ("exit_interval", 0, "exits.interval is 0; it must be at least 1"),
+    ("lstm_num_layers", 0, "head.lstm_layers is 0"),
+    ("early_exit_layer", -25, "language.layers is 0"),
+    ("exit_dropout", 1.0, "head.mlp_dropout is 1.0"),
+    ("window_size", 12, "the checkpoint holds 'window_size' beside its tensors"),
+])
+def test_what_a_checkpoint_asks_for_and_nothing_obeys_is_refused_by_name(name, value, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        with_values(**{name: value})
+
+
+@pytest.mark.parametrize("option", [
+    {"head": {"pooling": "mean"}}, {"exits": {"ensemble": True}}, {"fusion_mode": "pre"},
+    {"vision": {"gelu": "exact"}}, {"language": {"bias": True}},
+])
+def test_a_model_directory_that_asks_for_what_nothing_obeys_is_refused_by_name(option):
+    (part, value), = option.items()
+    named = f"{part}.{next(iter(value))}" if isinstance(value, dict) else part
+    with pytest.raises(ValueError, match=f"unknown key '{named}'"):
+        DeerConfig.from_dict(option)
 
 
 def test_a_description_wins_over_what_is_published():

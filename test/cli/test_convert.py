@@ -48,6 +48,7 @@ def test_a_program_gets_every_tensor_by_name(capsys, arguments):
     deer = told["files"][1]
     assert "module.perceiver.latents" in deer["used"]
     assert deer["dropped"]["module.lm_head.rnn.layers.0.bias_ih_l0"] == "a head of training only"
+    assert deer["dropped_values"]["epoch"] == "of training only"
 
 
 def test_a_refusal_is_one_line_and_leaves_nothing(capsys, tmp_path, arguments):
