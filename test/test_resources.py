@@ -123,7 +123,8 @@ def test_a_policy_and_a_command_take_a_repositorys_name(model, tmp_path):
     assert done.returncode == 0, done.stderr
     layers, facts = done.stdout.split("\n", 1)
     assert layers == "4" and json.loads(facts)["model"].endswith(COMMIT)
-    assert done.stderr.count("\n") == 1 and "there is no model directory someone/none" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "there is no model directory someone/none" in done.stderr
 
 
 def test_without_the_hubs_library_its_name_is_in_the_sentence(tmp_path):

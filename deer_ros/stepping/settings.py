@@ -104,8 +104,8 @@ class Settings:
 
     model: str = parameter(
         "model", "bundled", "", ANY_TEXT,
-        "Model directory, `bundled` for the one that comes with the package, or `owner/name` on the "
-        "Hugging Face hub.", UNCONFIGURED)
+        "Model directory, `bundled` for the one that comes with the package, or `owner/name` on "
+        "the Hugging Face hub.", UNCONFIGURED)
     device: str = parameter(
         "device", "auto", "", matching(r"auto|cpu|cuda(:\d+)?", "auto, cpu, cuda, cuda:N"),
         "Where the model runs; `auto` is a GPU if there is one.", UNCONFIGURED)

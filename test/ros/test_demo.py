@@ -112,6 +112,16 @@ def test_a_demo_in_lockstep_is_the_policy_and_the_simulator_without_ros(tmp_path
         exits_without_ros(model, (0.105, 0.1, math.inf), episode["task"], episode["seed"])
         for episode in results["episodes"]]
     assert {layer for episode in exit_layers for layer in episode} == {2, 6}
+    for episode in results["episodes"]:
+        assert all(ms > 0 for ms in episode["per_step"]["model_ms"])
+        assert set(episode["per_step"]["latency_ms"]) == {None}
+    total = results["summary"][-1]
+    assert total["episodes"] == 3
+    assert total["mean_exit_layer"] == pytest.approx(np.concatenate(exit_layers).mean())
+    assert 0 < total["llm_gflops"] < total["step_gflops"]
+
+    sheet = cv2.imread(str(demo.out / "contact_sheet.png"))
+    assert sheet.shape[0] > 3 * 100 and sheet.std() > 20
 
 
 def test_an_action_that_is_carried_out_thrice_is_so_in_lockstep_too(tmp_path):
@@ -125,16 +135,6 @@ def test_an_action_that_is_carried_out_thrice_is_so_in_lockstep_too(tmp_path):
         exits = exits_without_ros(model, (0.105, 0.1, math.inf), episode["task"], episode["seed"])
         assert episode["per_step"]["exit_layer"] == exits
         assert len(exits) == math.ceil(STEPS / 3)
-    for episode in results["episodes"]:
-        assert all(ms > 0 for ms in episode["per_step"]["model_ms"])
-        assert set(episode["per_step"]["latency_ms"]) == {None}
-    total = results["summary"][-1]
-    assert total["episodes"] == 3
-    assert total["mean_exit_layer"] == pytest.approx(np.concatenate(exit_layers).mean())
-    assert 0 < total["llm_gflops"] < total["step_gflops"]
-
-    sheet = cv2.imread(str(demo.out / "contact_sheet.png"))
-    assert sheet.shape[0] > 3 * 100 and sheet.std() > 20
 
 
 def test_the_bundled_model_does_what_it_is_told_and_exits_early(tmp_path):

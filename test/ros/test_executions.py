@@ -70,7 +70,7 @@ def test_one_answer_moves_the_target_in_three_periods_and_then_comes_the_next(no
         assert action.commanded and action.executions == EXECUTIONS
         for execution in range(1, EXECUTIONS):
             pass_period(node)
-            node.wait_until(lambda n=execution: len(node.targets) == sent + n)
+            node.wait_until(lambda n=sent + execution: len(node.targets) == n)
             node.drain()
             assert len(node.actions) == count, "no answer while the last one is carried out"
             assert moves(node.twists[-1])
@@ -78,7 +78,8 @@ def test_one_answer_moves_the_target_in_three_periods_and_then_comes_the_next(no
         np.testing.assert_allclose(
             np.diff(positions(node)[sent - 1:], axis=0), [advance] * (EXECUTIONS - 1), atol=1e-7)
         pass_period(node)
-        node.wait_until(lambda: len(node.actions) == count + 1 and len(node.targets) == sent + 3)
+        node.wait_until(lambda n=(count + 1, sent + EXECUTIONS):
+                        (len(node.actions), len(node.targets)) == n)
         assert to_nanoseconds(node.actions[-1].static_stamp) == stamp_ns + EXECUTIONS * PERIOD_NS
         assert node.actions[-1].step == action.step + 1
 
