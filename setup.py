@@ -43,7 +43,7 @@ setup(
         "rosbags",
         "safetensors",
         "tokenizers",
-        "torch>=2.6",
+        "torch>=2.11",
         "transformers>=5",
         "zstandard",
     ],

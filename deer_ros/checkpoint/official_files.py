@@ -181,7 +181,7 @@ def _place(path: Path, tensor: Tensor) -> OnDisk | InMemory:
     start = getattr(tensor.untyped_storage(), "_checkpoint_offset", None)
     if start is None:
         raise ValueError(
-            f"PyTorch {torch.__version__} does not say where tensors lie in {path}; 2.13 does."
+            f"PyTorch {torch.__version__} does not say where tensors lie in {path}; 2.11 does."
         )
     offset = start + tensor.storage_offset() * tensor.dtype.itemsize
     return OnDisk(path, tensor.dtype, tuple(tensor.shape), tensor.stride(), offset)
