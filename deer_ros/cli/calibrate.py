@@ -20,9 +20,9 @@ METHODS = ("run-time", "original")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
-    parser.add_argument("paths", type=Path, nargs="+", metavar="[MODEL] DATA",
-                        help="model directory (default: the bundled model), then bags, or folders "
-                             "of bags, of demonstrations")
+    parser.add_argument("paths", nargs="+", metavar="[MODEL] DATA",
+                        help="model directory, or its name on the Hugging Face hub (default: the "
+                             "bundled model), then bags, or folders of bags, of demonstrations")
     parser.add_argument("--out", type=Path, metavar="FILE",
                         help="file to write (default: calibration.safetensors in the model)")
     parser.add_argument("--method", choices=METHODS, default="run-time",
@@ -99,17 +99,17 @@ def _held_out(calibration: Calibration) -> int:
     return 0 if losses is None else losses.shape[1]
 
 
-def _model_and_data(paths: list[Path]) -> tuple[Path, list[Path]]:
+def _model_and_data(paths: list[str]) -> tuple[Path, list[Path]]:
     """The model's directory and what follows it. A first path that is no model is data."""
     from deer_ros.checkpoint.directory import CONFIG
-    from deer_ros.resources import bundled_model
+    from deer_ros.resources import bundled_model, find_model
 
-    first = paths[0]
-    if (first / CONFIG).is_file():
-        if len(paths) == 1:
-            raise ValueError(f"there is only the model {first}; name bags to calibrate it on.")
-        return first, paths[1:]
-    return bundled_model(), paths
+    first, *data = map(Path, paths)
+    if (first / CONFIG).is_file() and not data:
+        raise ValueError(f"there is only the model {first}; name bags to calibrate it on.")
+    if data and ((first / CONFIG).is_file() or not first.exists()):
+        return find_model(paths[0]), data
+    return bundled_model(), [first, *data]
 
 
 def _out(folder: Path, given: Path | None) -> Path:

@@ -27,7 +27,8 @@ LIMITS = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
-    parser.add_argument("model", nargs="?", help="model directory (default: the bundled model)")
+    parser.add_argument("model", nargs="?", help="model directory, or its name on the Hugging "
+                        "Face hub (default: the bundled model)")
     for name, text in LIMITS.items():
         parser.add_argument("--" + name.replace("_", "-"), type=float, metavar="X", help=text)
     parser.add_argument("--confidence", type=float, default=0.9, metavar="P",
@@ -57,13 +58,13 @@ def run(arguments: argparse.Namespace) -> int:
     from deer_ros.budget.solution import solve
     from deer_ros.checkpoint.directory import inspect_model
     from deer_ros.checkpoint.fingerprint import find_calibration
-    from deer_ros.resources import bundled_model
+    from deer_ros.resources import find_model
 
     budget = Budget(
         **{name: getattr(arguments, name) for name in LIMITS},
         confidence=arguments.confidence, scope=arguments.scope, solver=arguments.solver,
     )
-    folder = Path(arguments.model or bundled_model())
+    folder = find_model(arguments.model)
     config, stored = inspect_model(folder)
     calibration = find_calibration(folder, arguments.calibration)
     cost = CostModel(config, _prompt_tokens(folder, config, arguments.instruction))
