@@ -150,9 +150,9 @@ def _print(facts: dict[str, Any]) -> None:
         "weights": f"{facts['parameters']:,} parameters, "
                    f"{facts['bytes'] / MIB:.1f} MiB, {' '.join(facts['dtypes'])}",
         "action": f"{action['rate_hz']:g} Hz, {action['frame']} frame, {action['rotation']} from "
-                  f"the {action['reference']} pose",
+                  f"the {action['reference']} pose, {_times(action['executions_per_step'])}",
         "speed of a full action": f"{linear_m_s:g} m/s, {angular_rad_s:g} rad/s",
-        "episode": f"{facts['max_episode_steps']} steps, "
+        "episode": f"{facts['max_episode_steps']} control periods, "
                    f"{facts['max_episode_steps'] / action['rate_hz']:g} s",
     }
     lines["GFLOPs"] = (
@@ -175,3 +175,7 @@ def _print(facts: dict[str, Any]) -> None:
         [(str(e["exit"]), str(e["layer"]), str(e["threshold"]), number(e["llm_gflops"]),
           number(e["step_gflops"]), number(e["weights_mib"])) for e in facts["exits"]],
     ))
+
+
+def _times(executions: int) -> str:
+    return "once a step" if executions == 1 else f"{executions} times a step"
