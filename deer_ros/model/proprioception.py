@@ -31,7 +31,7 @@ class ProprioceptionEncoder(nn.Module):
 
 
 def normalised(config: ProprioceptionConfig, values: np.ndarray | None) -> np.ndarray:
-    """(..., P) numbers in the layout's order -> float32 (..., P), (value - mean) / std.
+    """What an observation holds, P numbers in the layout's order -> float32 (P,).
 
     Raises ValueError where they are missing, of another number, or not finite.
     """
@@ -41,16 +41,21 @@ def normalised(config: ProprioceptionConfig, values: np.ndarray | None) -> np.nd
             "none."
         )
     values = np.asarray(values)
-    if values.ndim < 1 or values.shape[-1] != config.size or values.dtype.kind not in "fiu":
+    if values.shape != (config.size,) or values.dtype.kind not in "fiu":
         raise ValueError(
             f"proprioception is {values.dtype} of shape {values.shape}; this model takes "
             f"{config.size} numbers: {', '.join(config.layout)}."
         )
-    broken = ~np.isfinite(values).reshape(-1, config.size).all(axis=0)
+    broken = ~np.isfinite(values)
     if broken.any():
         raise ValueError(
             f"proprioception has a value of {config.layout[int(broken.argmax())]} that is not "
             "finite."
         )
+    return scaled(config, values)
+
+
+def scaled(config: ProprioceptionConfig, values: np.ndarray) -> np.ndarray:
+    """(..., P) -> float32 (..., P), (value - mean) / std."""
     mean, std = (np.array(x, np.float32) for x in (config.mean, config.std))
     return ((values.astype(np.float32) - mean) / std).astype(np.float32)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from deer_ros.checkpoint import save_model
 from deer_ros.data.episode import Episode
 from deer_ros.model.config import DeerConfig
-from deer_ros.model.proprioception import normalised
+from deer_ros.model.proprioception import scaled
 from deer_ros.training.config import TrainingConfig
 from deer_ros.training.dataset import Needs, OnBad, load_frames, split_episodes
 from deer_ros.training.evaluation import Evaluate, Evaluations
@@ -183,7 +183,7 @@ class TrainingRun:
             config.prompt.padding_token,
             phase.episodes_alike,
             len(config.exit_layers),
-            None if sensed is None else normalised(sensed, frames.proprioception),
+            None if sensed is None else scaled(sensed, frames.proprioception),
             (0, 0) if whole else phase.shift_px,
             0 if whole else self.accelerator.process_index,
             1 if whole else self.accelerator.num_processes,
