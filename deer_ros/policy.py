@@ -210,13 +210,18 @@ class DeerPolicy:
         if self.cost_table is None and named & BY_TIME:
             self.measure()
 
-    def measure(self, steps: int = STEPS, longest_s: float = LONGEST_S) -> CostTable:
+    def measure(
+        self, steps: int = STEPS, longest_s: float = LONGEST_S,
+        on_step: Callable[[], None] = lambda: None,
+    ) -> CostTable:
         """Measure how long every part takes here, for `cost_table`; see `deer_ros.measuring`.
 
         With the prompt in force, or one of usual length. Leaves the recurrent state.
         """
-        prompt = self._prompt or self._usual_prompt()
-        self.cost_table = measure(self.model, self.preprocessor, prompt, steps, longest_s)
+        prompt = self._prompt or self._read(self.usual_ids())
+        self.cost_table = measure(
+            self.model, self.preprocessor, prompt, steps, longest_s, on_step
+        )
         self._adapt()
         return self.cost_table
 
@@ -350,17 +355,20 @@ class DeerPolicy:
         )
         key = instruction if text else ids.tobytes()
         if self._prompt is None or key != self._instruction:
-            self._prompt = self.model.read(torch.from_numpy(ids).to(self._parameter.device)[None])
+            self._prompt = self._read(ids)
             self._instruction = key
             self._adapt()
         return self._prompt
 
-    def _usual_prompt(self) -> Prompt:
-        """A prompt that no budget is solved for yet."""
+    def usual_ids(self) -> np.ndarray:
+        """Token ids of an instruction as long as the paper's, which says nothing."""
         config = self.config.prompt
-        ids = np.full((1, min(USUAL_PROMPT_TOKENS, config.max_tokens)), config.end_of_text_token)
-        ids[0, 0] = config.image_token
-        return self.model.read(torch.from_numpy(ids).to(self._parameter.device))
+        ids = np.full(min(USUAL_PROMPT_TOKENS, config.max_tokens), config.end_of_text_token)
+        ids[0] = config.image_token
+        return ids
+
+    def _read(self, ids: np.ndarray) -> Prompt:
+        return self.model.read(torch.from_numpy(ids).to(self._parameter.device)[None])
 
     def _changing(self, built: int) -> dict[str, object]:
         """What a budget is solved from and what changes while it is in force."""

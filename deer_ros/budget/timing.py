@@ -131,9 +131,14 @@ class CostTable:
 
     @classmethod
     def load(cls, path: str | Path) -> CostTable:
-        """Read a JSON file that holds `to_json`. Raises OSError, or ValueError naming the file."""
+        """Read a JSON file that holds `to_json`, or all that `deer bench --json` prints.
+
+        Raises OSError, or ValueError naming the file.
+        """
         try:
-            return cls.from_json(json.loads(Path(path).read_text(encoding="utf-8")))
+            values = json.loads(Path(path).read_text(encoding="utf-8"))
+            within = isinstance(values, dict) and values.get("cost_table")
+            return cls.from_json(within or values)
         except (ValueError, UnicodeDecodeError) as error:
             raise ValueError(f"{path}: {error}") from error
 
