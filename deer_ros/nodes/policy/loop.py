@@ -54,6 +54,7 @@ class PolicyLoop:
         self._brain: Brain | None = None
         self._depth: Depth | None = None
         self._busy = False
+        self._next: Job | None = None
         self._lock = threading.RLock()
         self._actuation = Actuation(clock, outputs, settings, self._lock)
         self.worker = Worker(self._lock, self._take, self._work)
@@ -64,6 +65,7 @@ class PolicyLoop:
         """A model was loaded, or, with None, the one there was is given up."""
         with self._lock:
             self._brain = self._depth = None
+            self._busy, self._next = False, None
             if policy is not None:
                 self._brain = Brain(policy, images.to_rgb, self._complain)
                 self._depth = Depth(policy, self._brain, self.worker,
@@ -141,6 +143,9 @@ class PolicyLoop:
             stop = self.stepper.offer(camera, stamp_ns, message)
             if stop is not None:
                 self._stop(stop)
+            # Decided here and now: by the time the worker wakes up, more pictures may have come.
+            if not self._busy:
+                self._next = self._due()
             self.worker.wake()
 
     def refuse_image(self, camera: str, sentence: str) -> None:
@@ -207,6 +212,11 @@ class PolicyLoop:
         return True
 
     def _take(self) -> Job | None:
+        """The next step, for the worker."""
+        job, self._next = self._next, None
+        return job or self._due()
+
+    def _due(self) -> Job | None:
         """The next step, if one may start."""
         if self._brain is None:
             return None
@@ -222,7 +232,8 @@ class PolicyLoop:
 
     def _work(self, job: Job) -> None:
         try:
-            answer = self._brain.answer(job.pair, job.plan, job.instruction, job.generation)
+            answer = self._brain.answer(
+                job.pair, job.plan, job.instruction, job.generation, job.robot)
             with self._lock:
                 account = self._act(job, answer)
                 status = self._status(account)
