@@ -61,7 +61,7 @@ def gather_features(
     values, lengths = [], []
     for episode in episodes:
         found = torch.stack(
-            [policy.features(seen, episode.instruction, layers) for seen in _observations(episode)]
+            [policy.features(seen, episode.instruction, layers) for seen in _observations(episode, policy)]
         )
         finite = torch.isfinite(found).flatten(1).all(dim=1)
         if not bool(finite.all()):
@@ -78,9 +78,7 @@ def gather_features(
     return Features(torch.cat(values), layers, starts)
 
 
-def _observations(episode: Episode) -> Iterable[Observation]:
-    joints = episode.proprioception
-    for step in range(len(episode)):
-        yield Observation(
-            episode.static[step], episode.gripper[step], None if joints is None else joints[step]
-        )
+def _observations(episode: Episode, policy: DeerPolicy) -> Iterable[Observation]:
+    read = policy.config.proprioception
+    sensed = [None] * len(episode) if read is None else episode.proprioception_in(read.layout)
+    yield from map(Observation, episode.static, episode.gripper, sensed)

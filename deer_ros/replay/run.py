@@ -317,7 +317,9 @@ class _Run:
     def work(self, job: Job, now_ns: int, pictures: dict[int, tuple[Any, Any]]) -> None:
         """Make a step. pictures: those that other runs have decoded, by message."""
         self._pictures = pictures
-        answer = self._brain.answer(job.pair, job.plan, job.instruction, job.generation)
+        answer = self._brain.answer(
+            job.pair, job.plan, job.instruction, job.generation, job.robot
+        )
         outcome = self.stepper.judge(job, answer, now_ns)
         self._say("action", now_ns, contents.action(outcome.account))
         if outcome.command is not None:

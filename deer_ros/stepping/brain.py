@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from deer_ros.control.safety import Reason, Stop
 from deer_ros.control.sampler import Pair, Picture
 from deer_ros.observation import Observation
 from deer_ros.stepping.plan import Plan
+from deer_ros.stepping.robot import RobotState
 
 if TYPE_CHECKING:
     from deer_ros.policy import DeerPolicy, DepthChange, Step
@@ -51,13 +52,20 @@ class Brain:
         self._plan: Plan | None = None
         self._generation: int | None = None
 
-    def answer(self, pair: Pair, plan: Plan, instruction: str, generation: int) -> Answer:
+    def answer(
+        self, pair: Pair, plan: Plan, instruction: str, generation: int, robot: RobotState
+    ) -> Answer:
         """Run the model once. Whatever it does, nothing is raised; its state is not advanced."""
         pictures = [self._read(pair.static), self._read(pair.gripper)]
         unreadable = sum(picture is None for picture in pictures)
         if unreadable:
             return Answer(unreadable=unreadable)
         observation = Observation(*pictures)
+        try:
+            if plan.layout:
+                observation = replace(observation, proprioception=robot.proprioception(plan.layout))
+        except ValueError as error:
+            return self._failed(observation, Reason.MODEL_ERROR, str(error))
         try:
             self._obey(plan, generation)
             step = self._policy.step(observation, instruction, commit=False)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from deer_ros.budget.budget import Budget
 from deer_ros.control.command import ActionSemantics, Limits, needs_pose
+from deer_ros.data.episode import POSE_NAMES, joint_names
 from deer_ros.exit_rule import ExitRule
 from deer_ros.model.config import DeerConfig
 from deer_ros.stepping.settings import Settings
@@ -21,6 +23,8 @@ class Plan:
     """Everything that a step obeys, immutable, so that a step sees one whole.
 
     control_rate_hz: steps per second at most. dry: why nothing is commanded, or None.
+    budget: what steps may cost, instead of the rule's thresholds; None where there is none.
+    layout: what the model reads of the robot's own state, by name.
     """
 
     settings: Settings
@@ -30,6 +34,8 @@ class Plan:
     control_rate_hz: float
     max_duration_s: float
     dry: str | None
+    budget: Budget | None = None
+    layout: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, settings: Settings, config: DeerConfig) -> Plan:
@@ -65,12 +71,19 @@ class Plan:
             max_duration_s=settings.episode_max_duration
             or config.max_episode_steps / action.rate_hz,
             dry=dry,
+            layout=_layout(config),
         )
 
     @property
     def needs_pose(self) -> bool:
         """Whether no step may be commanded without the end effector's pose."""
-        return needs_pose(self.semantics, self.limits)
+        is_read = not set(POSE_NAMES).isdisjoint(self.layout)
+        return is_read or needs_pose(self.semantics, self.limits)
+
+    @property
+    def needs_joints(self) -> bool:
+        """Whether no step may be made without the positions of the joints."""
+        return not set(self.layout) <= set(POSE_NAMES)
 
     def warnings(self) -> list[str]:
         """What is allowed, but worth a word."""
@@ -84,3 +97,16 @@ class Plan:
         if self.dry is not None:
             sentences.append(f"dry run, nothing is commanded: {self.dry}")
         return sentences
+
+
+def _layout(config: DeerConfig) -> tuple[str, ...]:
+    """What the model reads of the robot itself. ValueError for what no topic says."""
+    layout = () if config.proprioception is None else config.proprioception.layout
+    a_joint = joint_names([""])[0]
+    unknown = [name for name in layout if name not in POSE_NAMES and not name.startswith(a_joint)]
+    if unknown:
+        raise ValueError(
+            f"the model reads {', '.join(unknown)} of the robot itself; a node knows "
+            f"{', '.join(POSE_NAMES)} and {a_joint}NAME."
+        )
+    return layout

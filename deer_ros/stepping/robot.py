@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from deer_ros.control.command import Pose
 from deer_ros.control.rotation import normalised
+from deer_ros.data.episode import POSE_NAMES, columns_of, joint_names
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,27 @@ class RobotState:
     pose_stamp_ns: int = 0
     joints: Any = None
     joints_stamp_ns: int = 0
+
+    def proprioception(self, layout: Sequence[str]) -> np.ndarray:
+        """The values that `layout` names, float32 (P,), as bags and models call them.
+
+        Raises ValueError for what the robot has not said, or said to be NaN or infinite.
+        """
+        said: dict[str, float] = {}
+        if self.pose is not None:
+            said |= zip(POSE_NAMES, (*self.pose.position, *self.pose.orientation))
+        if self.joints is not None:
+            said |= zip(joint_names(self.joints.name), self.joints.position)
+        try:
+            columns = columns_of(layout, list(said))
+        except ValueError as error:
+            raise ValueError(f"{error}; joint_states and end_effector/pose say it.") from error
+        values = np.array(list(said.values()), np.float32)[columns]
+        if not np.isfinite(values).all():
+            raise ValueError(
+                f"{layout[int(np.isfinite(values).argmin())]} of the robot is not finite."
+            )
+        return values
 
 
 def pose_of(message: Any, frame_id: str) -> Pose:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import compress
 from typing import TYPE_CHECKING, Any
 
 from deer_ros.control.command import Command, CommandMaker
@@ -150,7 +151,8 @@ class Stepper:
 
     def hindrance(self, now_ns: int) -> Stop | None:
         """What forbids a step now."""
-        ages = self.input_ages(now_ns)[: 3 if self.plan.needs_pose else 2]
+        needed = (True, True, self.plan.needs_pose, self.plan.needs_joints)
+        ages = list(compress(self.input_ages(now_ns), needed))
         return self.safety.hindrance(
             self.episode.over, stale(ages, self.plan.settings.safety_input_timeout)
         )

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch import nn
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -109,12 +109,7 @@ class Phase:
 
     def _resume(self, optimizer: torch.optim.Optimizer) -> None:
         state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
-        missing = self.trained - state["module"].keys()
-        if missing:
-            raise ValueError(
-                f"{self.checkpoint} lacks {len(missing)} tensors, as {min(missing)}: it is of "
-                "another model. Use another run folder."
-            )
+        _check_fits(state["module"], self.module, self.trained, self.checkpoint)
         self.module.load_state_dict(state["module"], strict=False)
         optimizer.load_state_dict(state["optimizer"])
         if self.accelerator.scaler is not None and "scaler" in state:
@@ -149,3 +144,17 @@ class Phase:
             "gradient_norm": float(norm),
             "learning_rate": rate * self.rates[0],
         }
+
+
+def _check_fits(
+    tensors: dict[str, Tensor], module: nn.Module, needed: set[str], file: Path
+) -> None:
+    """ValueError where a checkpoint's tensors are not those of `module`."""
+    own = module.state_dict()
+    strange = {n for n, t in tensors.items() if n not in own or own[n].shape != t.shape}
+    strange |= needed - tensors.keys()
+    if strange:
+        raise ValueError(
+            f"{file} is of another model: {len(strange)} tensors differ, as {min(strange)}. Go on "
+            "with the configuration that it was begun with, or use another run folder."
+        )
