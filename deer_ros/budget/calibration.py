@@ -14,7 +14,8 @@ from safetensors.numpy import save
 from deer_ros.budget import criterion
 from deer_ros.budget.frontier import Frontier
 
-VERSION = "1"
+VERSION = 1
+FACTS = "deer_calibration"
 METHODS = ("run-time", "original")
 
 
@@ -114,15 +115,17 @@ class Calibration:
             for name, value in vars(frontier).items():
                 if value is not None:
                     tensors[f"frontier.{exits}.{name}"] = value
-        metadata = {
+        facts = {
             "version": VERSION,
-            "exit_layers": json.dumps(list(self.exit_layers)),
+            "exit_layers": list(self.exit_layers),
             "fingerprint": self.fingerprint,
             "metric": self.metric,
             "method": self.method,
-            "thresholds": json.dumps([str(t) for t in self.thresholds]),
-            "notes": json.dumps(self.notes),
+            "thresholds": list(self.thresholds),
+            "notes": self.notes,
         }
+        # One entry: the library writes several in an order that changes from run to run.
+        metadata = {FACTS: json.dumps(facts)}
         content = save({n: np.ascontiguousarray(t) for n, t in tensors.items()}, metadata)
         beside = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
@@ -139,27 +142,27 @@ class Calibration:
             raise FileNotFoundError(f"there is no calibration {path}; `deer calibrate` makes one.")
         try:
             with safe_open(str(path), framework="numpy") as file:
-                metadata = file.metadata() or {}
+                facts = json.loads((file.metadata() or {}).get(FACTS, "{}"))
                 tensors = {name: file.get_tensor(name) for name in file.keys()}
-            if metadata.get("version") != VERSION:
+            if facts.get("version") != VERSION:
                 raise ValueError(
-                    f"its version is {metadata.get('version')!r}; this package reads {VERSION!r}"
+                    f"its version is {facts.get('version')!r}; this package reads {VERSION}"
                 )
             return cls(
-                exit_layers=tuple(json.loads(metadata["exit_layers"])),
+                exit_layers=tuple(facts["exit_layers"]),
                 poses=tensors["poses"],
                 gripper=tensors["gripper"],
                 reference_poses=tensors.get("reference_poses"),
                 episode=tensors["episode"],
                 taken=tensors["taken"],
-                fingerprint=metadata["fingerprint"],
-                metric=metadata["metric"],
-                method=metadata["method"],
-                thresholds=tuple(map(float, json.loads(metadata["thresholds"]))),
+                fingerprint=facts["fingerprint"],
+                metric=facts["metric"],
+                method=facts["method"],
+                thresholds=tuple(map(float, facts["thresholds"])),
                 frontiers=_frontiers(tensors),
-                notes=json.loads(metadata["notes"]),
+                notes=facts["notes"],
             )
-        except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             what = f"it has no {error}" if isinstance(error, KeyError) else error
             raise ValueError(f"{path} is no calibration that can be read: {what}.") from error
 

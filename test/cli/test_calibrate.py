@@ -1,0 +1,151 @@
+"""`deer calibrate` from bags to a file that `deer solve` and the policy use."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from episodes import Units, make_episode
+from safetensors.numpy import load_file, save_file
+from tiny_model import write_tiny_model
+
+from deer_ros.budget.calibration import Calibration
+from deer_ros.checkpoint.fingerprint import find_calibration, weights_fingerprint
+from deer_ros.cli.main import main
+from deer_ros.data.bags import EpisodeBagWriter
+
+FILE = "calibration.safetensors"
+
+
+@pytest.fixture(scope="module")
+def demonstrations(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("demos")
+    for name, seeds in (("one", range(3)), ("two", range(3, 5))):
+        with EpisodeBagWriter(folder / name, Units(), joint_names=("a", "b")) as writer:
+            for seed in seeds:
+                writer.write(make_episode(frames=8 + seed, seed=seed))
+    return folder
+
+
+@pytest.fixture
+def model(tmp_path) -> Path:
+    return write_tiny_model(tmp_path / "model")
+
+
+def calibrate(capsys, *arguments) -> dict:
+    assert main(["calibrate", *map(str, arguments), "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_bags_become_a_calibration_beside_weights_that_stay_as_they_are(
+    capsys, demonstrations, model
+):
+    before = (model / "model.safetensors").read_bytes()
+    facts = calibrate(capsys, model, demonstrations)
+    assert facts["calibration"] == str(model / FILE)
+    # Five episodes of 8 to 12 frames; the solving half's frames are samples.
+    assert (facts["episodes"], facts["frames"]) == (5, 50)
+    assert facts["held_out"] == 2 and 24 <= facts["samples"] <= 33
+    assert [e["layer"] for e in facts["exits"]] == [2, 4, 6]
+    assert facts["exits"][-1]["mean_action_error"] == 0
+    assert sum(e["share_taken"] for e in facts["exits"]) == pytest.approx(1)
+    calibration = find_calibration(model)
+    assert len(calibration) == facts["samples"]
+    assert calibration.fingerprint == facts["fingerprint"] == weights_fingerprint(model)
+    assert (model / "model.safetensors").read_bytes() == before
+    assert not list(model.glob("*.part")) and not list(model.glob(".*"))
+
+
+def test_a_second_run_gives_the_same_and_another_seed_another(capsys, demonstrations, model):
+    files = []
+    for seed in (0, 0, 1):
+        calibrate(capsys, model, demonstrations, "--seed", seed)
+        files.append((model / FILE).read_bytes())
+    assert files[0] == files[1] != files[2]
+
+
+def test_the_authors_way_another_metric_and_another_place(capsys, demonstrations, model, tmp_path):
+    out = tmp_path / "elsewhere.safetensors"
+    facts = calibrate(
+        capsys, model, demonstrations / "two", demonstrations / "one", "--method", "original",
+        "--metric", "max", "--windows", 2, "--holdout", 0, "--out", out,
+    )
+    assert facts["method"] == "original" and facts["metric"] == "max" and facts["held_out"] == 0
+    # Only the last episode is as long as a window.
+    assert facts["samples"] == 6
+    assert not (model / FILE).exists() and find_calibration(model, out).metric == "max"
+
+
+def test_people_get_a_table(capsys, demonstrations, model):
+    assert main(["calibrate", str(model), str(demonstrations)]) == 0
+    out = capsys.readouterr().out
+    for word in ("run-time", "metric l2", "5, of which 2", "mean action error", "after layer"):
+        assert word in out
+
+
+def refused(capsys, *arguments) -> str:
+    assert main(["calibrate", *map(str, arguments)]) == 2
+    streams = capsys.readouterr()
+    assert streams.out == "" and streams.err.count("\n") == 1, streams.err
+    assert streams.err.startswith("deer calibrate: ")
+    return streams.err
+
+
+def test_bad_data_is_named_in_a_line_and_nothing_is_written(
+    capsys, demonstrations, model, tmp_path
+):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    damaged = Path(shutil.copytree(demonstrations / "one", tmp_path / "damaged"))
+    mcap = next(damaged.glob("*.mcap"))
+    mcap.write_bytes(mcap.read_bytes()[:200])
+    for data in (empty, damaged, tmp_path / "none"):
+        assert data.name in refused(capsys, model, data)
+    assert damaged.name in refused(capsys, model, demonstrations, damaged)
+    assert not (model / FILE).exists()
+
+
+@pytest.mark.parametrize("arguments, complaint", [
+    (("--holdout", "1"), "holdout"), (("--holdout", "nan"), "holdout"),
+    (("--second-pass", "2"), "second_pass"), (("--rows", "0"), "rows"),
+    (("--seed", "-1"), "seed"), (("--out", "/nowhere/c.safetensors"), "/nowhere"),
+    (("--dtype", "int3"), "dtype"), (("--device", "tpu"), "device"),
+])
+def test_bad_options_are_refused_in_a_line(capsys, demonstrations, model, arguments, complaint):
+    assert complaint in refused(capsys, model, demonstrations, *arguments)
+    assert not (model / FILE).exists()
+
+
+def test_a_model_alone_and_a_broken_model_are_told(capsys, demonstrations, model, tmp_path):
+    assert "name bags" in refused(capsys, model)
+    broken = Path(shutil.copytree(model, tmp_path / "broken"))
+    (broken / "model.safetensors").write_bytes(b"broken")
+    assert "broken" in refused(capsys, broken, demonstrations)
+
+
+def test_weights_that_are_not_finite_are_told(capsys, demonstrations, model):
+    weights = load_file(model / "model.safetensors")
+    name = next(n for n in weights if n.startswith("layers.0") and weights[n].ndim == 2)
+    weights[name] = np.full_like(weights[name], np.nan)
+    save_file(weights, model / "model.safetensors", {"format": "pt"})
+    assert "NaN" in refused(capsys, model, demonstrations)
+
+
+def test_a_calibration_of_other_weights_is_refused_with_the_reason(
+    capsys, demonstrations, model, tmp_path
+):
+    calibrate(capsys, model, demonstrations)
+    weights = load_file(model / "model.safetensors")
+    name = sorted(weights)[0]
+    weights[name].reshape(-1)[0] += 1e-3
+    save_file(weights, model / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match="calibration of other weights"):
+        find_calibration(model)
+    assert Calibration.load(model / FILE).fingerprint != weights_fingerprint(model)
+    other = write_tiny_model(tmp_path / "other")
+    assert find_calibration(other) is None
+    with pytest.raises(FileNotFoundError, match="deer calibrate"):
+        find_calibration(other, tmp_path / "none.safetensors")

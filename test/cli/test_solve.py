@@ -1,0 +1,132 @@
+"""`deer solve`: thresholds for a budget, and one line where it cannot be met."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from calibrated_model import write_calibrated_model
+from cost_tables import cost_table
+from tiny_model import INSTRUCTIONS, write_tiny_model
+
+from deer_ros import DeerPolicy
+from deer_ros.budget.budget import Budget
+from deer_ros.budget.cost import CostModel
+from deer_ros.budget.solution import solve
+from deer_ros.checkpoint.fingerprint import find_calibration
+from deer_ros.cli.main import main
+from deer_ros.model.config import DeerConfig
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    return write_calibrated_model(tmp_path_factory.mktemp("models") / "tiny", episodes=30)
+
+
+@pytest.fixture(scope="module")
+def cost(model) -> CostModel:
+    return CostModel(DeerConfig.load(model / "config.json"), prompt_tokens=13)
+
+
+def answer(capsys, model, *arguments) -> dict:
+    assert main(["solve", str(model), *map(str, arguments), "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def refused(capsys, model, *arguments) -> str:
+    assert main(["solve", str(model), *map(str, arguments)]) == 2
+    streams = capsys.readouterr()
+    assert streams.out == "" and streams.err.count("\n") == 1, streams.err
+    assert streams.err.startswith("deer solve: ")
+    return streams.err
+
+
+@pytest.mark.parametrize("solver", ["optimal", "exponential", "gaussian", "gamma"])
+@pytest.mark.parametrize("scope", ["llm", "step"])
+def test_the_answer_is_the_solvers_and_adds_up(capsys, model, cost, solver, scope):
+    costs = cost.exit_gflops(scope)
+    asked = (costs[0] + costs[-1]) / 2
+    facts = answer(
+        capsys, model, "--average-gflops", repr(float(asked)), "--scope", scope, "--solver", solver
+    )
+    found = solve(
+        Budget(average_gflops=asked, scope=scope, solver=solver), cost.config, cost, None,
+        find_calibration(model),
+    )
+    assert facts["thresholds"][:-1] == list(found.thresholds[:-1])
+    assert facts["thresholds"][-1] == 1e8
+    assert [e["share"] for e in facts["exits"]] == list(found.exit_shares)
+    assert facts[f"expected_{scope}_gflops"] <= asked * (1 + 1e-9)
+    assert facts["expected_action_error"] == found.expected_action_error
+    assert facts["binding"] == "average_gflops" and facts["reachable_unit"] == f"{scope}_gflops"
+    assert facts["reachable"] == pytest.approx([costs[0], costs[-1]])
+    policy = DeerPolicy.from_pretrained(model, device="cpu")
+    policy.set_thresholds(facts["thresholds"], metric=facts["metric"])
+
+
+def test_limits_of_depth_instruction_and_timing(capsys, model, cost, tmp_path):
+    facts = answer(capsys, model, "--peak-gflops", repr(float(cost.language_gflops(4))))
+    assert facts["max_layer"] == 4 and facts["binding"] == "peak_gflops"
+    assert facts["thresholds"] == pytest.approx([0.01, 1e8])  # the model's own
+    assert answer(capsys, model, "--max-layer", 5)["max_layer"] == 4
+    shorter = answer(capsys, model, "--instruction", INSTRUCTIONS[0])
+    assert shorter["exits"][0]["llm_gflops"] == CostModel(cost.config, 6).language_gflops(2)
+    table = tmp_path / "timing.json"
+    table.write_text(json.dumps(cost_table((10.0, 4.0, 3.0)).to_json()))
+    facts = answer(capsys, model, "--average-ms", 13, "--timing", table)
+    assert facts["expected_ms"] <= 13 + 1e-9 and facts["binding"] == "average_ms"
+    assert answer(capsys, model, "--latency-ms", 15, "--timing", table)["max_layer"] == 4
+
+
+def test_without_a_table_milliseconds_are_measured_here(capsys, model):
+    facts = answer(capsys, model, "--average-ms", 1e6)
+    assert facts["binding"] == "none" and facts["expected_ms"] > 0
+
+
+def test_people_get_what_binds_and_a_table(capsys, model, cost):
+    assert main(["solve", str(model), "--average-gflops", str(cost.language_gflops(4))]) == 0
+    out = capsys.readouterr().out
+    for word in ("what binds:    average_gflops", "reachable:", "action error", "always",
+                 "expected share", "llm_gflops"):
+        assert word in out
+
+
+def test_an_action_error_is_certified_or_refused(capsys, model):
+    facts = answer(capsys, model, "--max-action-error", 1.5, "--confidence", 0.6)
+    assert facts["binding"] == "max_action_error"
+    line = refused(capsys, model, "--max-action-error", 1e-5, "--max-layer", 2)
+    assert "must be at least" in line
+
+
+def test_what_cannot_be_met_is_one_line_with_the_reachable_interval(capsys, model, cost):
+    line = refused(capsys, model, "--average-gflops", cost.language_gflops(2) / 2)
+    for layers in (2, 6):
+        assert f"{cost.language_gflops(layers):.6g}" in line
+    assert "MiB" in refused(capsys, model, "--memory-mib", 1e-6)
+
+
+@pytest.mark.parametrize("arguments, complaint", [
+    (("--average-gflops", "nan"), "average_gflops is nan"),
+    (("--average-gflops", "-1"), "average_gflops is -1"),
+    (("--peak-gflops", "inf"), "peak_gflops is inf"),
+    (("--memory-mib", "0"), "memory_mib is 0"),
+    (("--max-action-error", "0.1", "--confidence", "1"), "confidence"),
+    (("--max-layer", "1"), "max_layer is 1"),
+    (("--calibration", "/none.safetensors"), "/none.safetensors"),
+    (("--average-ms", "5", "--timing", "/none.json"), "/none.json"),
+])
+def test_bad_input_is_one_line(capsys, model, arguments, complaint):
+    assert complaint in refused(capsys, model, *arguments)
+
+
+def test_calibrations_that_are_missing_damaged_or_anothers_are_told(capsys, model, tmp_path):
+    bare = write_tiny_model(tmp_path / "bare", seed=1)
+    asked = ("--average-gflops", 2e-4)
+    assert "deer calibrate" in refused(capsys, bare, *asked)
+    shutil.copy(model / "calibration.safetensors", bare)
+    assert "other weights" in refused(capsys, bare, *asked)
+    (bare / "calibration.safetensors").write_bytes(b"damaged")
+    assert "calibration.safetensors is no calibration" in refused(capsys, bare, *asked)
+    assert "no model directory" in refused(capsys, tmp_path / "none", *asked)
