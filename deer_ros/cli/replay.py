@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from deer_ros.budget.budget import Budget
     from deer_ros.budget.timing import CostTable
     from deer_ros.replay.compare import Comparison
     from deer_ros.replay.run import BagResult
     from deer_ros.stepping.settings import Settings
+
+    Runs = Sequence[tuple[str, Settings, Budget | None]]
 
 HELP = "run the policy over recorded bags in lockstep; compare with an earlier run"
 
@@ -66,14 +69,14 @@ def run(arguments: argparse.Namespace) -> int:
     if model is not None:
         changes["model"] = str(model)
     is_free = "image.transport" not in changes
-    runs = [("", settings_of(changes))]
+    runs: Runs = [("", settings_of(changes), None)]
     if arguments.budget:
+        read = [(text, *read_budget(text)) for text in arguments.budget]
         runs = [
-            (_label(text) if len(arguments.budget) > 1 else "",
-             settings_of(changes | read_budget(text)))
-            for text in arguments.budget
+            (_label(text) if len(read) > 1 else "", settings_of(changes | own), budget)
+            for text, budget, own in read
         ]
-    _check_labels([label for label, _ in runs])
+    _check_labels([label for label, _, _ in runs])
     names = Names(arguments.remap)
     bags = [bag for path in paths for bag in find_recordings(path)]
     _check_out(arguments.out, arguments.force)
@@ -87,8 +90,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _model_and_bags(paths: Sequence[Path]) -> tuple[Path | None, Sequence[Path]]:
-    """A model directory may come first. ValueError where no bag follows."""
-    if (paths[0] / "config.json").is_file():
+    """A model directory, or a model's name on the hub, may come first. ValueError where no bag
+    follows."""
+    if (paths[0] / "config.json").is_file() or (len(paths) > 1 and not paths[0].exists()):
         if len(paths) == 1:
             raise ValueError(f"{paths[0]} is a model; name the bags to replay after it.")
         return paths[0], paths[1:]
@@ -115,7 +119,7 @@ def _check_out(out: Path, force: bool) -> None:
 
 def _replay(
     arguments: argparse.Namespace, bags: Sequence[Path], names: Any, is_free: bool,
-    runs: Sequence[tuple[str, Settings]],
+    runs: Runs,
 ) -> tuple[list[BagResult], CostTable | None]:
     import dataclasses
 
@@ -149,7 +153,7 @@ def _building(out: Path) -> Path:
     return out.with_name(out.name + PARTIAL)
 
 
-def _check_bag(bag: Path, names: Any, is_free: bool, runs: Sequence, instruction: str | None
+def _check_bag(bag: Path, names: Any, is_free: bool, runs: Runs, instruction: str | None
                ) -> None:
     from deer_ros.data.bag_format import BagError
     from deer_ros.data.recording import Recording
@@ -164,20 +168,24 @@ def _check_bag(bag: Path, names: Any, is_free: bool, runs: Sequence, instruction
 
 
 def _replay_bag(
-    lockstep: Any, bag: Path, names: Any, is_free: bool, runs: Sequence, instruction: str | None,
+    lockstep: Any, bag: Path, names: Any, is_free: bool, runs: Runs, instruction: str | None,
     out: Path, title: str,
 ) -> BagResult:
     from deer_ros.data.new_bag import NewBag
     from deer_ros.data.recording import Recording
     from deer_ros.replay.output import Output, labelled
+    from deer_ros.replay.run import Asked
     from deer_ros.replay.topics import find_topics
 
     with Recording(bag) as recording, _progress(recording, title) as on_message:
         topics = find_topics(recording, names, runs[0][1], is_free)
-        told = [(label, settings, labelled(topics, label)) for label, settings in runs]
+        asked = [
+            Asked(label, settings, labelled(topics, label), budget)
+            for label, settings, budget in runs
+        ]
         with NewBag(_free_name(out, bag)) as writer:
-            output = Output(writer, recording, [mine for _, _, mine in told])
-            result = lockstep.replay(recording, topics, told, output, instruction, on_message)
+            output = Output(writer, recording, [run.topics for run in asked])
+            result = lockstep.replay(recording, topics, asked, output, instruction, on_message)
         return result
 
 

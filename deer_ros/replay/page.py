@@ -92,12 +92,12 @@ def _run(bags: Sequence[BagResult], index: int, told: Mapping[str, Any]) -> Iter
         yield _counts("Stops", told["stops"])
         return
     asked = {entry["budget"]: entry["asked"] for entry in told["budgets"]}
-    scope = getattr(plan.settings, "budget_scope", "llm")
+    scope = "llm" if plan.budget is None else plan.budget.scope
     layers = plan.rule.exits
     yield plots.exit_histogram(steps, layers)
-    yield plots.exit_timeline(steps, layers, scope, asked.get("budget.average_gflops"))
+    yield plots.exit_timeline(steps, layers, scope, asked.get("average_gflops"))
     yield plots.deltas(steps, layers)
-    yield plots.latencies(steps, asked.get("budget.latency_ms"))
+    yield plots.latencies(steps, asked.get("latency_ms"))
     yield plots.differences(steps)
     if any(value is not None for value in told["jerk_m_s3"].values()):
         yield plots.jerks(told["jerk_m_s3"])

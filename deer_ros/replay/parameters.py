@@ -10,10 +10,12 @@ from typing import Any
 
 import yaml
 
+from deer_ros.budget.budget import Budget
 from deer_ros.stepping.settings import ROWS, Settings
 
 NODE_NAMES = ("/**", "/*", "/deer", "deer")
 BUDGET = "budget."
+BUDGETS = tuple(field.name for field in dataclasses.fields(Budget))
 
 
 def read_file(path: str | Path) -> dict[str, Any]:
@@ -55,24 +57,27 @@ def read_assignment(text: str) -> tuple[str, Any]:
     return name, _scalar(value)
 
 
-def read_budget(text: str) -> dict[str, Any]:
-    """Parameters of one run of a sweep: `average_gflops=8,scope=step`, or any parameter's name.
+def read_budget(text: str) -> tuple[Budget | None, dict[str, Any]]:
+    """One run of a sweep, `average_gflops=8,scope=step`: its budget, and parameters of the node.
 
-    Names without a point are those of `budget.`. ValueError for one that is no parameter.
+    Names are those of a Budget (`budget.` in front of them is not needed) and those of the node's
+    parameters. No budget where only the latter are given. ValueError for other names and values.
     """
+    budgets: dict[str, Any] = {}
     changes: dict[str, Any] = {}
     for part in re.split(r",(?![^\[]*\])", text):
         name, separator, value = part.partition("=")
-        name = name.strip()
-        known = name if name in ROWS else BUDGET + name
-        if not separator or known not in ROWS:
-            usual = [row for row in ROWS if row.startswith((BUDGET, "exit."))]
-            allowed = [row.removeprefix(BUDGET) for row in usual]
+        name = name.strip().removeprefix(BUDGET)
+        if separator and name in BUDGETS:
+            budgets[name] = _scalar(value)
+        elif separator and name in ROWS:
+            changes[name] = _scalar(value)
+        else:
+            usual = [*BUDGETS, *(row for row in ROWS if row.startswith("exit."))]
             raise ValueError(
-                f"--budget is {text!r}; it must be name=value,...; names are {', '.join(allowed)}."
+                f"--budget is {text!r}; it must be name=value,...; names are {', '.join(usual)}."
             )
-        changes[known] = _scalar(value)
-    return changes
+    return (Budget(**budgets) if budgets else None), changes
 
 
 def settings_of(changes: Mapping[str, Any]) -> Settings:

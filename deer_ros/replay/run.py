@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from deer_ros.budget.budget import Budget
 from deer_ros.control.safety import Stop
 from deer_ros.data import images
 from deer_ros.data.recording import Recording
@@ -84,6 +85,16 @@ class BagResult:
     notes: list[str]
 
 
+@dataclass(frozen=True)
+class Asked:
+    """A run: its name, the node's settings, where its words go, and a budget of its own or None."""
+
+    label: str
+    settings: Settings
+    topics: Topics
+    budget: Budget | None = None
+
+
 class Lockstep:
     """Several runs of one model over recordings, that share all that does not depend on the run."""
 
@@ -100,6 +111,7 @@ class Lockstep:
         """The policy with a rule and a recurrent state of its own."""
         own = copy.copy(self.policy)
         own.model, own.preprocessor, own.clock = self._model, self._preprocessor, self._clock
+        own.cost_table = self.table
         own.reset()
         return own
 
@@ -112,17 +124,17 @@ class Lockstep:
         self,
         recording: Recording,
         topics: Topics,
-        runs: Sequence[tuple[str, Settings, Topics]],
+        runs: Sequence[Asked],
         output: Output,
         instruction: str | None,
         on_message: Callable[[int], None] = lambda count: None,
     ) -> BagResult:
-        """One recording, from its beginning. runs: name, settings, and topics of the outputs.
+        """One recording, from its beginning.
 
         instruction: to be used instead of those in the bag, or None. on_message: is told how many
-        messages have been read.
+        messages have been read. Raises ValueError where a budget cannot be met.
         """
-        own = [_Run(self, *run, output) for run in runs]
+        own = [_Run(self, asked, output) for asked in runs]
         bag = _Bag(self, recording, topics, own, instruction)
         for count, (topic, recorded_ns, data) in enumerate(recording.messages(), start=1):
             output.copy(topic, recorded_ns, data)
@@ -147,7 +159,6 @@ class _Bag:
         self._cameras = {topic: camera for camera, topic in topics.cameras.items()}
         self._kinds = {topic: kind for topic, (kind, _) in topics.kinds.items()}
         self._kinds[topics.action] = "action"
-        self._newest_ns: dict[str, int] = {}
         self._started_ns: int | None = None
         self._now_ns = self._watched_ns = 0
         self._given = instruction is not None
@@ -212,14 +223,12 @@ class _Bag:
     def _picture(self, camera: str, message: Any) -> None:
         images.check(message)
         time_ns = stamp_ns(message.header.stamp)
-        newest_ns = self._newest_ns.get(camera)
-        if newest_ns is not None and time_ns == newest_ns:
-            self._refused[f"camera/{camera}: a stamp that came before"] += 1
-        elif newest_ns is not None and time_ns < newest_ns:
-            self._refused[f"camera/{camera}: a stamp older than the one before"] += 1
-        self._newest_ns[camera] = time_ns
-        for run in self._runs:
-            stop = run.stepper.offer(camera, time_ns, message)
+        newest_ns = self._runs[0].stepper.sampler.newest_ns(camera)
+        stops = [run.stepper.offer(camera, time_ns, message) for run in self._runs]
+        if newest_ns is not None and time_ns <= newest_ns and stops[0] is None:
+            what = "that came before" if time_ns == newest_ns else "older than the one before"
+            self._refused[f"camera/{camera}: a stamp {what}"] += 1
+        for run, stop in zip(self._runs, stops):
             if stop is not None:
                 run.stop(stop, self._now_ns)
 
@@ -275,21 +284,28 @@ class _Bag:
 class _Run:
     """One run: its settings, what it decides, what it says."""
 
-    def __init__(
-        self, lockstep: Lockstep, label: str, settings: Settings, topics: Topics, output: Output
-    ) -> None:
-        self.settings = settings
+    def __init__(self, lockstep: Lockstep, asked: Asked, output: Output) -> None:
+        settings = self.settings = asked.settings
         config = lockstep.policy.config
         plan = dataclasses.replace(Plan.of(settings, config), dry=NOTHING_MOVES)
+        if asked.budget is not None:
+            plan = dataclasses.replace(plan, budget=asked.budget)
+        if plan.budget is not None and lockstep.table is None and _is_of_time(plan.budget):
+            raise ValueError(
+                "budgets of time are kept in virtual time, for which a cost table is needed: "
+                "measure one with deer bench, and name it with --cost-table.")
         self.stepper = Stepper(settings)
         self.stepper.adopt(plan)
         self.stepper.set_instruction(settings.instruction)
         self._policy = lockstep.policy_of_a_run()
+        if plan.budget is not None:
+            # What cannot be met is told before the first step.
+            self._policy.set_budget(plan.budget, plan.rule.exits[-1], load=False)
         self._full_rule = ExitRule.of(config, lockstep.policy.model.max_layer)
         self._brain = Brain(self._policy, self._read, complain=lambda sentence: None)
         self._output = output
         self._pictures: dict[int, tuple[Any, Any]] = {}
-        self._result = RunResult(label, topics, plan)
+        self._result = RunResult(asked.label, asked.topics, plan)
         self._largest: list[tuple[float, int, Pictured]] = []
         self._number = itertools.count()
         self._pending: deque[tuple[StepRecord, Observation]] = deque()
@@ -406,6 +422,10 @@ class _Run:
                 self._result.failed[str(error)] += 1
                 raise
         return self._pictures[id(message)][1]
+
+
+def _is_of_time(budget: Budget) -> bool:
+    return budget.average_ms is not None or budget.latency_ms is not None
 
 
 def all_steps(bags: Sequence[BagResult], run: int) -> Iterator[StepRecord]:

@@ -13,7 +13,6 @@ from deer_ros.control.command import ActionSemantics
 from deer_ros.replay.records import StepRecord
 from deer_ros.replay.run import BagResult, RunResult
 from deer_ros.stepping.plan import Plan
-from deer_ros.stepping.settings import FIELDS, ROWS
 
 PERCENTILES = (50, 95, 99)
 
@@ -91,19 +90,19 @@ def jerk(
 
 def budgets(plan: Plan, steps: Sequence[StepRecord]) -> list[dict[str, Any]]:
     """What was asked of the run and what it spent, budget by budget."""
-    settings = plan.settings
-    scope = getattr(settings, "budget_scope", "llm")
+    if plan.budget is None:
+        return []
+    gflops = f"{plan.budget.scope}_gflops"
     spent: dict[str, Callable[[], float | None]] = {
-        "budget.average_gflops": lambda: _mean(getattr(s, f"{scope}_gflops") for s in steps),
-        "budget.peak_gflops": lambda: _largest(getattr(s, f"{scope}_gflops") for s in steps),
-        "budget.average_ms": lambda: _mean(s.step_ms for s in steps),
-        "budget.latency_ms": lambda: _largest(s.step_ms for s in steps),
-        "budget.max_action_error": lambda: _mean(s.to_full_depth for s in steps),
+        "average_gflops": lambda: _mean(getattr(step, gflops) for step in steps),
+        "peak_gflops": lambda: _largest(getattr(step, gflops) for step in steps),
+        "average_ms": lambda: _mean(step.step_ms for step in steps),
+        "latency_ms": lambda: _largest(step.step_ms for step in steps),
+        "max_action_error": lambda: _mean(step.to_full_depth for step in steps),
     }
     return [
-        {"budget": name, "asked": getattr(settings, FIELDS[name]), "spent": spend()}
-        for name, spend in spent.items()
-        if name in ROWS and getattr(settings, FIELDS[name]) > 0
+        {"budget": name, "asked": asked, "spent": spent[name]() if name in spent else None}
+        for name, asked in plan.budget.limits.items()
     ]
 
 

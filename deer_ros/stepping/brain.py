@@ -95,13 +95,20 @@ class Brain:
 
     def _obey(self, plan: Plan, generation: int) -> None:
         if plan is not self._plan:
-            rule = plan.rule
-            self._policy.set_thresholds(
-                rule.thresholds, rule.metric, rule.exits[-1], rule.steps_per_decision)
+            self._take_rule(plan)
             self._plan = plan
         if generation != self._generation:
             self._policy.reset()
             self._generation = generation
+
+    def _take_rule(self, plan: Plan) -> None:
+        rule = plan.rule
+        if plan.budget is None:
+            self._policy.set_thresholds(
+                rule.thresholds, rule.metric, rule.exits[-1], rule.steps_per_decision)
+        else:
+            self._policy.set_budget(
+                plan.budget, rule.exits[-1], None, rule.steps_per_decision, load=False)
 
     def _read(self, picture: Picture) -> np.ndarray | None:
         try:
