@@ -1,23 +1,27 @@
-"""The policy node, and with `sim:=true` the simulated robot that it drives."""
+"""The policy node; with `sim:=true` the robot that it drives, with `record:=` a recorder, too."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.substitutions import LaunchConfiguration
-from launch_ros.actions import Node
+from launch_ros.actions import LifecycleNode, Node
 from launch_ros.parameter_descriptions import ParameterValue
 
 from deer_ros.resources import share
 
 # Node parameters that are launch arguments too. Left empty, params_file has the last word.
-OVERRIDES = {
-    "model": (str, "model directory"),
-    "instruction": (str, "what the robot is to do"),
-    "device": (str, "auto, cpu, cuda or cuda:N"),
-    "dry_run": (bool, "true: everything runs, nothing is commanded"),
-}
 SWITCH = ["true", "false", "True", "False"]
+OVERRIDES = {
+    "model": (str, "model directory", None),
+    "instruction": (str, "what the robot is to do", None),
+    "device": (str, "auto, cpu, cuda or cuda:N", None),
+    "dry_run": (bool, "true: everything runs, nothing is commanded", SWITCH),
+    "image_transport": (str, "raw or compressed pictures", ["raw", "compressed"]),
+}
+PARAMETERS = {"image_transport": "image.transport"}
 
 
 def is_true(word: str) -> bool:
@@ -30,9 +34,9 @@ def generate_launch_description() -> LaunchDescription:
             name,
             default_value="",
             description=f"{meaning} (empty: as params_file says)",
-            choices=["", *SWITCH] if kind is bool else None,
+            choices=None if choices is None else ["", *choices],
         )
-        for name, (kind, meaning) in OVERRIDES.items()
+        for name, (_kind, meaning, choices) in OVERRIDES.items()
     ]
     arguments += [
         DeclareLaunchArgument(
@@ -65,6 +69,12 @@ def generate_launch_description() -> LaunchDescription:
             default_value="reach",
             description="of the simulated robot, which publishes the task's instruction",
         ),
+        DeclareLaunchArgument(
+            "record",
+            default_value="",
+            description="folder of a new bag with everything that goes into the policy and comes "
+            "out of it (empty: nothing is recorded)",
+        ),
     ]
     return LaunchDescription([*arguments, OpaqueFunction(function=_nodes)])
 
@@ -75,8 +85,10 @@ def _nodes(context: LaunchContext) -> list[Node]:
 
     sim, use_sim_time = is_true(given("sim")), is_true(given("use_sim_time"))
     overrides = {
-        name: is_true(given(name)) if kind is bool else ParameterValue(given(name), value_type=kind)
-        for name, (kind, _meaning) in OVERRIDES.items()
+        PARAMETERS.get(name, name): is_true(given(name))
+        if kind is bool
+        else ParameterValue(given(name), value_type=kind)
+        for name, (kind, _meaning, _choices) in OVERRIDES.items()
         if given(name)
     }
     if sim:
@@ -87,8 +99,8 @@ def _nodes(context: LaunchContext) -> list[Node]:
         "output": "screen",
         "arguments": ["--ros-args", "--log-level", given("log_level")],
     }
-    nodes = [
-        Node(
+    nodes: list[Node] = [
+        LifecycleNode(
             executable="policy_node",
             name="deer",
             parameters=[given("params_file"), {"use_sim_time": use_sim_time, **overrides}],
@@ -101,6 +113,19 @@ def _nodes(context: LaunchContext) -> list[Node]:
                 executable="sim_node",
                 name="simulated_robot",
                 parameters=[{"lockstep": use_sim_time, "task": given("task")}],
+                **common,
+            )
+        )
+    if given("record"):
+        # Its file and the policy's are one: both must agree on how pictures come.
+        own = {"folder": str(Path(given("record")).expanduser().absolute())}
+        if "image.transport" in overrides:
+            own["image.transport"] = overrides["image.transport"]
+        nodes.append(
+            Node(
+                executable="recorder_node",
+                name="recorder",
+                parameters=[given("params_file"), {"use_sim_time": use_sim_time, **own}],
                 **common,
             )
         )

@@ -110,6 +110,7 @@ class RollingBag:
 
     def write(self, channel: Channel, recorded_ns: int, data: bytes, now_s: float) -> None:
         """Append a serialised message."""
+        self.tick(now_s)
         if self._file is None:
             self._file = self._opened(now_s)
         file = self._file
@@ -120,7 +121,6 @@ class RollingBag:
             span.add(recorded_ns)
         file.whole_bytes = file.stream.tell()
         self._counts[channel] = self._counts.get(channel, 0) + 1
-        self.tick(now_s)
 
     def tick(self, now_s: float) -> None:
         """Write what has waited long enough; begin a new file when it is time."""

@@ -56,6 +56,8 @@ LEAD_NS = 100_000_000
 # For subscribers to be found.
 MATCHING_NS = 1_000_000_000
 ASK_EVERY_NS = 200_000_000
+# A clock that stands still is told no more often, for those who come late.
+STANDING_CLOCK_NS = 100_000_000
 FAILED, USAGE_ERROR = 1, 2
 
 
@@ -74,6 +76,7 @@ class PlayerNode(Node):
         if self._clock_period_ns:
             self._clock = self.create_publisher(Clock, "/clock", 10)
         self._clock_due_ns = 0
+        self._told_ns: int | None = None
         self._played: Counter[str] = Counter()
         self._latest_ns = 0
         self.create_service(SetBool, "~/pause", self._on_pause)
@@ -222,8 +225,11 @@ class PlayerNode(Node):
 
     def _publish_clock(self, bag_ns: int, now_ns: int) -> None:
         if self._clock is not None:
+            stands = bag_ns == self._told_ns
+            self._told_ns = bag_ns
             self._clock.publish(Clock(clock=to_time(bag_ns)))
-            self._clock_due_ns = now_ns + self._clock_period_ns
+            self._clock_due_ns = now_ns + max(
+                self._clock_period_ns, STANDING_CLOCK_NS if stands else 0)
 
     # Telling.
 

@@ -1,0 +1,173 @@
+"""A recorded bag, played into the running policy node on the bag's own clock.
+
+`ros2 bag play` plays it where rosbag2 is installed, this package's player elsewhere.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
+from launch.actions import (
+    DeclareLaunchArgument,
+    EmitEvent,
+    ExecuteProcess,
+    GroupAction,
+    IncludeLaunchDescription,
+    OpaqueFunction,
+    RegisterEventHandler,
+    TimerAction,
+)
+from launch.event_handlers import OnProcessExit
+from launch.events import Shutdown
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import Node, SetRemap
+from launch_ros.event_handlers import OnStateTransition
+
+from deer_ros.data.recording import Recording
+from deer_ros.replay.topics import Names, find_topics
+from deer_ros.resources import share
+from deer_ros.stepping.settings import Settings
+
+SWITCH = ["true", "false", "True", "False"]
+ROSBAG2, OWN = "rosbag2", "deer_ros"
+CLOCK_RATE_HZ = 100
+# For the last step, and for the recorder to hear of it.
+AFTER_THE_END_S = 2.0
+# What a policy publishes. Recorded, it must not be taken for what this one answers now.
+OUTPUTS = ("action", "status", "twist", "target_pose", "gripper", "debug_image")
+
+ARGUMENTS = {
+    "bag": (None, "the bag: its folder, or one of its files", None),
+    "model": ("", "model directory (empty: as params_file says)", None),
+    "rate": ("1.0", "speed: 0.5 takes twice as long as the recording", None),
+    "loop": ("false", "true: begin again at the end", SWITCH),
+    "start_paused": ("false", "true: wait to be told to go on, by the player's service", SWITCH),
+    "params_file": (str(share("config", "deer.yaml")), "parameters of the policy node", None),
+    "instruction": ("", "to be obeyed until the bag says another one", None),
+    "device": ("", "auto, cpu, cuda or cuda:N (empty: as params_file says)", None),
+    "dry_run": ("true", "false: commands are sent, and move whatever listens to them", SWITCH),
+    "image_transport": ("", "raw or compressed (empty: whichever is in the bag)",
+                        ["", "raw", "compressed"]),
+    "remap": ("", "topics that are called otherwise in the bag, such as "
+              "'camera/static/image:=/front/image_raw instruction:=/task'", None),
+    "namespace": ("", "of the policy node", None),
+    "record": ("", "folder of a new bag with what the policy answers (empty: none)", None),
+    "player": ("auto", f"{ROSBAG2}: ros2 bag play; {OWN}: this package's; auto: the first that "
+               "there is", ["auto", ROSBAG2, OWN]),
+    "log_level": ("info", "of all nodes", ["debug", "info", "warn", "error", "fatal"]),
+}  # fmt: skip
+PASSED_ON = ("model", "params_file", "instruction", "device", "dry_run", "namespace", "record",
+             "log_level")  # fmt: skip
+
+
+def generate_launch_description() -> LaunchDescription:
+    arguments = [
+        DeclareLaunchArgument(name, default_value=default, description=meaning, choices=choices)
+        for name, (default, meaning, choices) in ARGUMENTS.items()
+    ]
+    return LaunchDescription([*arguments, OpaqueFunction(function=_entities)])
+
+
+def _entities(context: LaunchContext) -> list[LaunchDescriptionEntity]:
+    given = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
+    bag = Path(given["bag"]).expanduser().absolute()
+    transport, remappings = _as_recorded(bag, given)
+    policy = IncludeLaunchDescription(
+        PythonLaunchDescriptionSource(str(share("launch", "deer.launch.py"))),
+        launch_arguments=[
+            *((name, given[name]) for name in PASSED_ON),
+            ("image_transport", transport),
+            ("use_sim_time", "true"),
+        ],
+    )
+    player = _rosbag2(bag, given) if _uses_rosbag2(given["player"]) else _own(bag, given)
+    ends = OnProcessExit(
+        target_action=player,
+        on_exit=TimerAction(
+            period=AFTER_THE_END_S, actions=[EmitEvent(event=Shutdown(reason="the bag has ended"))]
+        ),
+    )
+    start = player
+    if not isinstance(player, Node):
+        start = RegisterEventHandler(OnStateTransition(goal_state="active", entities=[player]))
+    return [
+        RegisterEventHandler(ends),
+        start,
+        GroupAction([*(SetRemap(src, dst) for src, dst in remappings), policy]),
+    ]
+
+
+def _as_recorded(bag: Path, given: dict[str, str]) -> tuple[str, list[tuple[str, str]]]:
+    """How pictures come in the bag, and the policy's names for what is called otherwise there.
+
+    Raises a sentence with the topics that there are where the cameras' are not among them.
+    """
+    if given["namespace"]:
+        return given["image_transport"], [
+            tuple(rule.split(":=", 1)) for rule in given["remap"].split()
+        ]
+    wanted = given["image_transport"]
+    settings = Settings().replaced({"image.transport": wanted} if wanted else {}, None)
+    with Recording(bag) as recording:
+        topics = find_topics(recording, Names(given["remap"].split()), settings, not wanted)
+        kind = recording.topics[topics.cameras["static"]].kind
+    compressed = kind.endswith("/CompressedImage")
+    suffix = "/compressed" if compressed else ""
+    names = {f"camera/{camera}/image{suffix}": topic for camera, topic in topics.cameras.items()}
+    names |= {
+        "instruction": topics.instruction,
+        "end_effector/pose": topics.pose,
+        "joint_states": topics.joints,
+    }
+    others = [(name, topic) for name, topic in names.items() if topic != f"/{name}"]
+    return "compressed" if compressed else "raw", others
+
+
+def _uses_rosbag2(player: str) -> bool:
+    if player == "auto":
+        return find_spec("ros2bag") is not None and find_spec("rosbag2_py") is not None
+    return player == ROSBAG2
+
+
+def _recorded_outputs(namespace: str) -> list[tuple[str, str]]:
+    prefix = f"/{namespace.strip('/')}" if namespace else ""
+    names = [f"{prefix}/deer/{name}" for name in OUTPUTS] + ["/diagnostics"]
+    return [(name, f"/recorded{name}") for name in names]
+
+
+def _own(bag: Path, given: dict[str, str]) -> Node:
+    return Node(
+        package="deer_ros",
+        executable="player_node",
+        name="player",
+        output="screen",
+        arguments=["--ros-args", "--log-level", given["log_level"]],
+        remappings=_recorded_outputs(given["namespace"]),
+        parameters=[
+            {
+                "bag": str(bag),
+                "rate": float(given["rate"]),
+                "loop": given["loop"].lower() == "true",
+                "start_paused": given["start_paused"].lower() == "true",
+                "clock_rate": float(CLOCK_RATE_HZ),
+                "wait_for": f"{given['namespace']}/deer".lstrip("/"),
+            }
+        ],
+    )
+
+
+def _rosbag2(bag: Path, given: dict[str, str]) -> ExecuteProcess:
+    switches = [
+        f"--{name.replace('_', '-')}"
+        for name in ("loop", "start_paused")
+        if given[name].lower() == "true"
+    ]
+    renamed = [f"{name}:={other}" for name, other in _recorded_outputs(given["namespace"])]
+    return ExecuteProcess(
+        cmd=["ros2", "bag", "play", str(bag), "--clock", str(CLOCK_RATE_HZ), "--rate",
+             given["rate"], *switches, "--remap", *renamed],
+        output="screen",
+    )  # fmt: skip
