@@ -124,12 +124,22 @@ class _Solver:
         return self._described(self._for_error(averages))
 
     def _for_averages(self, names: list[str]) -> _Candidate:
-        """The place that keeps all averages: where one lies and the others hold there too."""
+        """The place of least error that keeps all averages.
+
+        That is where one of them lies and the others hold too; or, where each breaks another, the
+        dearest row below one of these places at which all hold. The cheapest row always does.
+        """
         candidates = [self._for_average(name) for name in names]
-        for candidate in candidates:
-            if all(self._keeps(candidate, name) for name in names):
-                return candidate
-        return min(candidates, key=lambda c: float(c.shares @ self._costs(names[0])))
+        keeping = [c for c in candidates if all(self._keeps(c, name) for name in names)]
+        found = keeping or [self._lowered(c, names) for c in candidates]
+        return min(found, key=lambda c: float(c.ladder.at(c.ladder.error, c.knob)))
+
+    def _lowered(self, candidate: _Candidate, names: list[str]) -> _Candidate:
+        for row in range(int(candidate.knob), -1, -1):
+            lower = replace(candidate, knob=float(row))
+            if all(self._keeps(lower, name) for name in names):
+                break
+        return lower
 
     def _for_average(self, name: str) -> _Candidate:
         asked, costs = getattr(self.budget, name), self._costs(name)

@@ -135,6 +135,16 @@ def test_where_two_averages_are_given_the_tighter_one_binds():
     assert found.expected_llm_gflops <= between(LLM, 0.9)
 
 
+@given(st.floats(0.02, 1.2), st.floats(0.02, 1.2), st.sampled_from(SOLVERS))
+@settings(max_examples=30)
+def test_both_averages_hold_whatever_their_relation(gflops, ms, solver):
+    table = cost_table((10.0, 0.1, 30.0))
+    gflops, ms = between(LLM, gflops), between(table.exits_ms(), ms)
+    found = solved(table=table, average_gflops=gflops, average_ms=ms, solver=solver)
+    assert found.expected_llm_gflops <= gflops * (1 + 1e-9)
+    assert found.expected_ms <= ms * (1 + 1e-9)
+
+
 def test_a_lower_depth_has_a_frontier_of_its_own():
     found = solved(average_gflops=between(LLM[:2], 0.5), peak_gflops=LLM[1])
     assert found.max_layer == 4 and found.binding == "average_gflops"
