@@ -60,8 +60,9 @@ def gather_features(
     """
     values, lengths = [], []
     for episode in episodes:
+        said = episode.instruction
         found = torch.stack(
-            [policy.features(seen, episode.instruction, layers) for seen in _observations(episode, policy)]
+            [policy.features(seen, said, layers) for seen in _observations(episode, policy)]
         )
         finite = torch.isfinite(found).flatten(1).all(dim=1)
         if not bool(finite.all()):

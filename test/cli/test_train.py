@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 import yaml
 from episodes import Units, make_episode
 from tiny_model import tiny_config
@@ -14,6 +15,8 @@ from deer_ros.data.bags import EpisodeBagWriter
 from deer_ros.model.schema import to_dict
 from deer_ros.observation import Observation
 from deer_ros.policy import DeerPolicy
+from deer_ros.report.json_lines import read_lines
+from deer_ros.training.folder import locked
 
 
 @pytest.fixture
@@ -87,3 +90,56 @@ def test_a_run_does_not_go_on_with_other_data(bag, config, tmp_path, capsys):
     assert train(config, bag, out) == 0
     assert train(config, bag.parent, out) == 2
     assert "it cannot go on with other data" in capsys.readouterr().err
+
+
+def test_a_value_can_be_changed_and_a_begun_run_keeps_what_it_began_with(
+    bag, config, tmp_path, capsys
+):
+    out = tmp_path / "run"
+    changes = ("--set", "policy.steps=3", "--set", "policy.auxiliary_weight=0")
+    assert train(config, bag, out, *changes) == 0
+    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if line["phase"] == "policy"] == [1, 2, 3]
+    assert not any("auxiliary" in name for line in lines for name in line)
+    capsys.readouterr()
+    assert train(config, bag, out) == 2
+    said = capsys.readouterr().err.strip()
+    assert "was started with policy.steps 3, which is 2 now" in said and "\n" not in said
+    # How it is watched may change.
+    assert train(config, bag, out, *changes, "--set", "log_every_steps=2") == 0
+    for wrong in ("policy.steps", "policy.stepz=3", "seed.x=1", "policy.shift_px=[1]"):
+        assert train(config, bag, tmp_path / "other", "--set", wrong) == 2
+        assert "run.yaml" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_model_can_be_trained_for_one_depth_alone(bag, config, tmp_path):
+    out = tmp_path / "run"
+    depth = "model.exits={interval: 3}", "model.language.layers=3"
+    assert train(config, bag, out, *(word for change in depth for word in ("--set", change))) == 0
+    policy = DeerPolicy.from_pretrained(out / "model", device="cpu")
+    assert policy.config.exit_layers == (3,)
+
+
+def test_two_processes_do_not_train_in_one_folder(bag, config, tmp_path, capsys):
+    out = tmp_path / "run"
+    with locked(out):
+        assert train(config, bag, out) == 2
+        assert f"another process trains in {out}" in capsys.readouterr().err
+    assert train(config, bag, out) == 0
+
+
+def test_the_simulator_evaluates_between_steps(bag, config, tmp_path, capsys):
+    out = tmp_path / "run"
+    hook = "evaluation={every_steps: 2, episodes: 1, tasks: [reach], exits: [2, 6]}"
+    short = "model.max_episode_steps=3"
+    threads = torch.get_num_threads()
+    assert train(config, bag, out, "--set", hook, "--set", short) == 0
+    assert torch.get_num_threads() == threads
+    (line,) = read_lines(out / "evaluation.jsonl")
+    assert (line["phase"], line["step"]) == ("policy", 2)
+    assert line.keys() == {
+        "phase", "step", "success", "success_exit_2", "success_exit_6", "success_reach"
+    }
+    assert train(config, bag, tmp_path / "x", "--set", hook.replace("reach", "cook")) == 2
+    assert "there is no task 'cook'" in capsys.readouterr().err
