@@ -40,7 +40,8 @@ MAY_IMPORT["training"] = {"policy", "data", "report", *MAY_IMPORT["policy"]}
 MAY_IMPORT["stepping"] = {"control", "data", "policy", *MAY_IMPORT["policy"]}
 MAY_IMPORT["replay"] = {"stepping", "report", *MAY_IMPORT["stepping"]}
 MAY_IMPORT["calibration"] = {"policy", "data", *MAY_IMPORT["policy"]}
-MAY_IMPORT["evaluation"] = {"policy", "sim", "data", *MAY_IMPORT["policy"]}
+MAY_IMPORT["evaluation"] = {"report", "policy", "sim", "data", *MAY_IMPORT["policy"]}
+MAY_IMPORT["search"] = {"evaluation", *MAY_IMPORT["evaluation"]}
 BELOW_THE_TOP = set(MAY_IMPORT)
 MAY_IMPORT["cli"] = BELOW_THE_TOP
 MAY_IMPORT["nodes"] = BELOW_THE_TOP | {"msg"}
@@ -119,7 +120,7 @@ def test_all_but_the_nodes_can_be_imported_where_rclpy_cannot():
 
 
 @pytest.mark.parametrize(
-    "module", ["deer_ros", "deer_ros.cli.main", "deer_ros.control", "deer_ros.budget.criterion"]
+    "module", ["deer_ros", "deer_ros.cli.main", "deer_ros.control", "deer_ros.budget.solution"]
 )
 def test_what_needs_no_torch_does_not_wait_for_it(module):
     done = run_python(f"import sys, {module}; print('torch' in sys.modules)")

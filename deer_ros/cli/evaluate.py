@@ -6,37 +6,60 @@ import argparse
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from deer_ros.evaluation.calvin import Score
+    from deer_ros.evaluation.comparison import Summary
     from deer_ros.evaluation.episode import Setting
-    from deer_ros.evaluation.metaworld import Rollout
+    from deer_ros.evaluation.results import ResultsFile
+    from deer_ros.evaluation.rollouts import Job, World
 
 HELP = "closed-loop rollouts in a simulator: success against cost"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
-    parser.add_argument("model", nargs="?", help="model directory, or owner/name on the Hugging "
-                        "Face hub (default: the bundled model)")
-    parser.add_argument("--env", choices=("metaworld", "calvin"), default="metaworld",
-                        help="calvin: chains of five tasks in the CALVIN simulator, if installed")
-    parser.add_argument("--exits", default="",
-                        help="fixed exits to run, comma-separated layers, or 'all'")
-    parser.add_argument("--threshold", default="",
-                        help="comma-separated: each is a setting with that threshold at every exit")
-    parser.add_argument("--preset", default="",
-                        help="comma-separated: each is a setting, the published exit rule of that "
-                        "name")
+    parser.add_argument("model", nargs="?", help="model directory (default: the bundled model)")
+    parser.add_argument("--env", choices=("metaworld", "libero", "calvin"), default="metaworld",
+                        help="metaworld: this package's simulated robot (default). libero: one of "
+                        "LIBERO's suites. calvin: chains of five tasks. The last two are to be "
+                        "installed by the user")
+    settings = parser.add_argument_group(
+        "settings", "the model's own thresholds and full depth are always among them"
+    )
+    settings.add_argument("--exits", default="",
+                          help="fixed exits to run, comma-separated layers, or 'all'")
+    settings.add_argument("--threshold", default="",
+                          help="comma-separated: each is a setting with that threshold at every "
+                          "exit, or with one for each, joined by slashes")
+    settings.add_argument("--preset", default="",
+                          help="comma-separated: each is a setting, the published exit rule of "
+                          "that name")
+    settings.add_argument("--average-gflops", default="", metavar="X,...",
+                          help="comma-separated: each is a setting, that budget for the language "
+                          "model")
+    settings.add_argument("--budget", action="append", default=[], metavar="NAME=VALUE,...",
+                          help="a setting, any budget: average_gflops=0.05,scope=step; may be "
+                          "given several times")
     parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--out", type=Path, metavar="FILE",
+                        help="keep every episode there, one JSON object a line; a run that was "
+                        "killed goes on where it was (see also `deer compare`)")
+    parser.add_argument("--plot", type=Path, metavar="FILE",
+                        help="draw success against GFLOPs: .png, .svg or .pdf")
     parser.add_argument("--json", action="store_true", help="print every episode as JSON")
-    metaworld = parser.add_argument_group("--env metaworld")
-    metaworld.add_argument("--tasks",
-                           help="comma-separated (default: those of the demonstrations)")
-    metaworld.add_argument("--episodes", type=int, default=20, help="per task and setting")
-    metaworld.add_argument("--seed", type=int, default=0,
-                           help="first evaluation seed, counted from where evaluation seeds start")
+    tasks = parser.add_argument_group("--env metaworld and libero")
+    tasks.add_argument("--tasks", help="comma-separated (default: those of the demonstrations, or "
+                       "all of the suite)")
+    tasks.add_argument("--episodes", type=int, default=20, help="per task and setting")
+    tasks.add_argument("--seed", type=int, default=0,
+                       help="first evaluation seed, counted from where evaluation seeds start")
+    tasks.add_argument("--swap-words", action="store_true",
+                       help="in the scene of each task say the words of another one that it could "
+                       "serve as well, and judge by that one")
+    tasks.add_argument("--suite", default="libero_spatial", help="of LIBERO")
     calvin = parser.add_argument_group("--env calvin")
     calvin.add_argument("--dataset", help="folder of a CALVIN dataset, such as task_D_D")
     calvin.add_argument("--chains", type=int, default=1000,
@@ -50,32 +73,69 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the episodes and print a table; 0 when all were run."""
     if arguments.processes < 1:
         raise ValueError(f"--processes is {arguments.processes}; it must be at least 1.")
-    return (_run_calvin if arguments.env == "calvin" else _run_metaworld)(arguments)
+    return (_run_calvin if arguments.env == "calvin" else _run_tasks)(arguments)
 
 
-def _run_metaworld(arguments: argparse.Namespace) -> int:
-    from rich.console import Console
+def _run_tasks(arguments: argparse.Namespace) -> int:
+    from deer_ros.evaluation import rollouts
+    from deer_ros.evaluation.comparison import by_setting, summarise
+    from deer_ros.report.success_curve import check_format
+    from deer_ros.report.tables import console
 
-    from deer_ros.sim.tasks import DEMONSTRATION_TASKS, EVALUATION_SEED_START, find_task
-
-    tasks = arguments.tasks.split(",") if arguments.tasks else list(DEMONSTRATION_TASKS)
-    for task in tasks:
-        find_task(task)
-    if arguments.episodes < 1 or arguments.seed < 0:
-        raise ValueError("--episodes must be at least 1, --seed at least 0.")
-    first = EVALUATION_SEED_START + arguments.seed
-    seeds = range(first, first + arguments.episodes)
+    if arguments.plot is not None:
+        check_format(arguments.plot)
+    world = _world(arguments)
     settings = _settings(arguments)
+    jobs = _jobs(arguments, world, settings)
+    file = _results_file(arguments, settings, environment=world.name, max_steps=world.max_steps)
+    found = _run_all(
+        rollouts.start, (arguments.model, world.open, world.max_steps), jobs, arguments.processes,
+        "episodes", file, lambda job: job.key, rollouts.Rollout.from_json,
+    )
+    exits = {setting.name: setting.exit_layer for setting in settings}
+    summaries = [
+        summarise(name, list(episodes.values()), exits[name])
+        for name, episodes in by_setting(found).items()
+    ]
+    if arguments.plot is not None:
+        _plot(arguments.plot, summaries, world)
+    if arguments.json:
+        print(json.dumps([asdict(rollout) for rollout in found]))
+    else:
+        console().print(success_table(summaries))
+    return 0
 
+
+def _world(arguments: argparse.Namespace) -> World:
+    tasks = arguments.tasks.split(",") if arguments.tasks else []
+    if arguments.env == "libero":
+        from deer_ros.evaluation import libero
+
+        return libero.world(arguments.suite, tasks)
     from deer_ros.evaluation import metaworld
 
-    jobs = [(s, task, seed) for task in tasks for s in settings for seed in seeds]
-    rollouts = _run_all(metaworld.start, (arguments.model,), jobs, arguments.processes, "episodes")
-    if arguments.json:
-        print(json.dumps([asdict(r) for r in rollouts]))
-    else:
-        Console().print(_metaworld_table(rollouts, tasks, [s.name for s in settings]))
-    return 0
+    return metaworld.world(tasks)
+
+
+def _jobs(arguments: argparse.Namespace, world: World, settings: list[Setting]) -> list[Job]:
+    from deer_ros.evaluation.rollouts import Job
+
+    if arguments.episodes < 1 or arguments.seed < 0:
+        raise ValueError("--episodes must be at least 1, --seed at least 0.")
+    said = {task: task for task in world.tasks}
+    if arguments.swap_words:
+        said = world.others
+        alone = [task for task in world.tasks if task not in said]
+        if not said or (arguments.tasks and alone):
+            raise ValueError(
+                f"--swap-words: the scene of {', '.join(alone)} serves no other task's words."
+            )
+    first = world.first_seed + arguments.seed
+    seeds = range(first, first + arguments.episodes)
+    return [
+        Job(setting, task, seed, words)
+        for task, words in said.items() for setting in settings for seed in seeds
+    ]  # fmt: skip
 
 
 def _run_calvin(arguments: argparse.Namespace) -> int:
@@ -87,12 +147,18 @@ def _run_calvin(arguments: argparse.Namespace) -> int:
         raise ValueError("--env calvin needs --dataset, the folder of a CALVIN dataset.")
     if arguments.chains < 1:
         raise ValueError(f"--chains is {arguments.chains}; it must be at least 1.")
+    if arguments.plot is not None or arguments.swap_words:
+        raise ValueError("--plot and --swap-words are not for --env calvin.")
     calvin.check_installation(arguments.dataset)
     settings = _settings(arguments)
     numbered = list(enumerate(chains(arguments.chains)))
     jobs = [(setting, number, chain) for setting in settings for number, chain in numbered]
     start = (arguments.model, arguments.device, arguments.dtype, arguments.dataset)
-    results = _run_all(calvin.start, start, jobs, arguments.processes, "chains")
+    file = _results_file(arguments, settings, environment="calvin", chains=arguments.chains)
+    results = _run_all(
+        calvin.start, start, jobs, arguments.processes, "chains", file,
+        lambda job: (job[0].name, job[1]), calvin.ChainResult.from_json,
+    )
     scores = [
         calvin.score(s.name, [r for r in results if r.setting == s.name]) for s in settings
     ]
@@ -105,16 +171,55 @@ def _run_calvin(arguments: argparse.Namespace) -> int:
 
 
 def _run_all(
-    start: Callable, start_arguments: tuple, jobs: Sequence, processes: int, what: str
+    start: Callable, start_arguments: tuple, jobs: Sequence[Any], processes: int, what: str,
+    file: ResultsFile | None, key: Callable[[Any], tuple], from_json: Callable[[dict], Any],
 ) -> list[Any]:
+    """The jobs' results in the jobs' order; those that the file has are taken from there."""
     from rich.console import Console
     from rich.progress import track
 
     from deer_ros.evaluation.processes import run_jobs
 
+    try:
+        kept = [] if file is None else [from_json(values) for values in file.episodes]
+    except (TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"{file.file} has an episode that is none: {error}.") from error
+    found = {result.key: result for result in kept}
+    left = [job for job in jobs if key(job) not in found]
     console = Console(stderr=True)
-    results = run_jobs(start, start_arguments, jobs, processes)
-    return list(track(results, what, len(jobs), console=console, disable=not console.is_terminal))
+    results = run_jobs(start, start_arguments, left, processes)
+    for result in track(
+        results, what, len(left), console=console, disable=not console.is_terminal
+    ):
+        found[result.key] = result
+        if file is not None:
+            file.add(asdict(result))
+    return [found[key(job)] for job in jobs]
+
+
+def _results_file(
+    arguments: argparse.Namespace, settings: list[Setting], **about: Any
+) -> ResultsFile | None:
+    """The file of --out, if asked for, that knows the settings."""
+    import hashlib
+
+    from deer_ros.checkpoint.directory import CALIBRATION
+    from deer_ros.checkpoint.fingerprint import weights_fingerprint
+    from deer_ros.evaluation.results import ResultsFile
+    from deer_ros.resources import find_model
+
+    if arguments.out is None:
+        return None
+    folder = find_model(arguments.model)
+    file = ResultsFile(arguments.out, {**about, "weights": weights_fingerprint(folder)})
+    calibration = Path(folder) / CALIBRATION
+    for setting in settings:
+        definition = setting.definition
+        if setting.budget is not None and calibration.is_file():
+            # Its thresholds are solved from that.
+            definition["calibration"] = hashlib.sha256(calibration.read_bytes()).hexdigest()
+        file.define(setting.name, definition)
+    return file
 
 
 def _settings(arguments: argparse.Namespace) -> list[Setting]:
@@ -123,61 +228,66 @@ def _settings(arguments: argparse.Namespace) -> list[Setting]:
     The model's own thresholds and full depth are added: in CALVIN, where a setting takes hours, one
     of them and only where nothing was asked for.
     """
-    from deer_ros.budget.presets import find_preset
-    from deer_ros.evaluation.episode import Setting
-    from deer_ros.exit_rule import ExitRule
+    from deer_ros.evaluation import settings
     from deer_ros.model.config import DeerConfig
     from deer_ros.resources import find_model
 
     config = DeerConfig.load(find_model(arguments.model) / "config.json")
-    exits = list(config.exit_layers)
-    settings = []
-    for name in filter(None, arguments.preset.split(",")):
-        preset = find_preset(name)
-        # One that does not fit the model is refused now, not after the first hours.
-        ExitRule.of(config, exits[-1], preset.thresholds, preset.metric, preset.max_layer)
-        settings.append(Setting(f"preset {name}", preset=name))
-    for text in filter(None, arguments.threshold.split(",")):
-        settings.append(Setting(f"threshold {text}", thresholds=(float(text),) * len(exits)))
-    listed = filter(None, arguments.exits.split(","))
-    for layer in exits if arguments.exits == "all" else map(int, listed):
-        if layer not in exits:
-            raise ValueError(f"--exits has {layer}; the exits are after layers {exits}.")
-        settings.append(Setting(f"exit {layer}", exit_layer=layer))
-    has_own = config.exits.thresholds is not None
-    own = [Setting("own thresholds", thresholds=config.thresholds)] if has_own else []
-    full = [] if exits[-1] in (s.exit_layer for s in settings) else [Setting("full depth")]
+    own, full = settings.own_thresholds(config), settings.full_depth(config)
+    asked = [
+        *settings.presets(config, arguments.preset),
+        *settings.thresholds(config, arguments.threshold),
+        *settings.average_gflops(arguments.average_gflops),
+        *settings.budgets(arguments.budget),
+        *settings.fixed_exits(config, arguments.exits),
+    ]
+    settings.check_names(asked)
     if arguments.env == "calvin":
-        return settings or own or full
-    return own + settings + full
+        return asked or own or [full]
+    is_asked = any(setting.exit_layer == full.exit_layer for setting in asked)
+    return own + asked + [full] * (not is_asked)
 
 
-def _metaworld_table(rollouts: list[Rollout], tasks: list[str], settings: list[str]):
-    import numpy as np
-    from rich.table import Table
+def _plot(file: Path, summaries: list[Summary], world: World) -> None:
+    from deer_ros.report.success_curve import Point, write_success_curve
 
-    table = Table(title="closed loop: successes of episodes, by setting")
-    table.add_column("task")
-    for setting in settings:
-        table.add_column(setting, justify="right")
-    for task in tasks:
-        counts = []
-        for setting in settings:
-            rows = [r for r in rollouts if r.task == task and r.setting == setting]
-            counts.append(f"{sum(r.success for r in rows)}/{len(rows)}")
-        table.add_row(task, *counts)
-    table.add_section()
-    of_setting = [[r for r in rollouts if r.setting == s] for s in settings]
-    shares = [100 * np.mean([r.success for r in rows]) for rows in of_setting]
-    table.add_row("success, %", *(f"{share:.1f}" for share in shares))
+    points = [
+        Point(s.setting, s.fixed_exit is not None, s.success.estimate, s.success.low,
+              s.success.high, s.mean_llm_gflops, s.mean_step_gflops)
+        for s in summaries
+    ]  # fmt: skip
+    tasks, episodes = len(summaries[0].tasks), summaries[0].episodes
+    title = (
+        f"Success against cost, {world.name}: {tasks} task{'s' * (tasks > 1)}, {episodes} episodes "
+        "a setting, 95 % intervals"
+    )
+    write_success_curve(file, points, title)
 
-    def means(figure: str) -> list[float]:
-        return [np.mean([getattr(r, figure) for r in rows]) for rows in of_setting]
 
+def success_table(summaries: Sequence[Summary]):
+    """Success per task and over all, and what a step costs; a column per setting."""
+    from deer_ros.report.tables import table
+
+    tasks = [success.task for success in summaries[0].tasks]
+    found = [{success.task: success for success in s.tasks} for s in summaries]
+    rows = [
+        [task, *(interval(successes[task].rate) for successes in found)] for task in tasks
+    ]
+    rows.append(["mean over tasks", *(interval(s.success) for s in summaries)])
+    rows.append(["episodes", *(str(s.episodes) for s in summaries)])
     # The bundled model is small: mega where a published model takes giga.
-    for row in _cost_rows("M", 1e3, means):
-        table.add_row(*row)
-    return table
+    small = max(s.mean_step_gflops for s in summaries) < 1
+    rows += _cost_rows(
+        "M" if small else "G", 1e3 if small else 1.0,
+        lambda figure: [getattr(s, figure) for s in summaries],
+    )
+    return table("closed loop: success in %, with Wilson's 95 % interval; costs are means over "
+                 "all steps", ("task", *(s.setting for s in summaries)), rows)
+
+
+def interval(found: Any) -> str:
+    """A share and its interval in per cent."""
+    return f"{100 * found.estimate:.1f} [{100 * found.low:.0f}, {100 * found.high:.0f}]"
 
 
 def _calvin_table(scores: list[Score]):

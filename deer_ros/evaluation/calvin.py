@@ -58,6 +58,17 @@ class ChainResult:
         """Tasks done in a row."""
         return sum(episode.success for episode in self.episodes)
 
+    @property
+    def key(self) -> tuple[str, int]:
+        """What a chain of an evaluation is known by."""
+        return self.setting, self.chain
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> ChainResult:
+        """What `asdict` and JSON made of one. TypeError or KeyError where it is none."""
+        episodes = tuple(Episode.from_json(episode) for episode in values["episodes"])
+        return cls(**{**values, "tasks": tuple(values["tasks"]), "episodes": episodes})
+
 
 @dataclass(frozen=True)
 class Score:

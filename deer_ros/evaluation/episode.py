@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 
+from deer_ros.budget.budget import Budget
 from deer_ros.observation import Observation
 from deer_ros.policy import DeerPolicy
 
@@ -31,15 +33,26 @@ class Environment(Protocol):
 
 @dataclass(frozen=True)
 class Setting:
-    """How deep a policy runs: a published preset, thresholds, one fixed exit, or full depth."""
+    """How deep a policy runs: one fixed exit, thresholds, a preset, a budget, or all the way."""
 
     name: str
     exit_layer: int | None = None
     thresholds: tuple[float, ...] | None = None
     preset: str | None = None
+    budget: Budget | None = None
+
+    @property
+    def definition(self) -> dict[str, Any]:
+        """All but the name, JSON-ready: what makes two settings the same."""
+        values = asdict(self)
+        del values["name"]
+        return {name: value for name, value in values.items() if value is not None}
 
     def apply(self, policy: DeerPolicy) -> int | None:
-        """Tell the policy; the `exit_layer` for its steps. ValueError where it does not fit."""
+        """Tell the policy; the `exit_layer` for its steps. ValueError where it does not fit.
+
+        A budget's tracking starts anew, so that episodes do not depend on their order.
+        """
         config = policy.config
         if self.preset is not None:
             policy.set_preset(self.preset)
@@ -48,6 +61,9 @@ class Setting:
             policy.set_thresholds(self.thresholds, config.metric)
             return None
         policy.set_thresholds(config.thresholds, config.metric)
+        if self.budget is not None:
+            policy.set_budget(self.budget)
+            return None
         return policy.max_layer if self.exit_layer is None else self.exit_layer
 
 
@@ -55,7 +71,7 @@ class Setting:
 class Episode:
     """What came of an episode. Means are over its steps.
 
-    periods: control periods that it lasted, one or more per step.
+    periods: control periods that it lasted, one or more per step. exits: steps by exit layer.
     """
 
     success: bool
@@ -65,6 +81,13 @@ class Episode:
     mean_llm_gflops: float
     mean_step_gflops: float
     mean_step_ms: float
+    exits: dict[int, int] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Episode:
+        """What `asdict` and JSON made of one. TypeError or KeyError where it is none."""
+        exits = {int(layer): steps for layer, steps in values["exits"].items()}
+        return cls(**{**values, "exits": exits})
 
 
 def run_episode(
@@ -87,7 +110,8 @@ def run_episode(
             if environment.success or periods == max_periods:
                 break
     means = np.mean(spent, axis=0).tolist()
-    return Episode(bool(environment.success), len(spent), periods, *means)
+    exits = dict(sorted(Counter(layer for layer, *_ in spent).items()))
+    return Episode(bool(environment.success), len(spent), periods, *means, exits)
 
 
 def mean_per_step(episodes: Sequence[Episode], quantity: str) -> float:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,25 +10,17 @@ import torch
 
 from deer_ros.checkpoint.directory import CONFIG
 from deer_ros.data.episode import columns_of
-from deer_ros.evaluation.episode import Episode, Setting, run_episode
+from deer_ros.evaluation.episode import Setting
 from deer_ros.evaluation.processes import run_jobs
+from deer_ros.evaluation.rollouts import Job, World, start
 from deer_ros.model.config import DeerConfig
 from deer_ros.observation import Observation
-from deer_ros.policy import DeerPolicy
 from deer_ros.sim.robot import SimulatedRobot
-
-
-@dataclass(frozen=True)
-class Rollout(Episode):
-    """An episode and what was run."""
-
-    setting: str
-    task: str
-    seed: int
+from deer_ros.sim.tasks import DEMONSTRATION_TASKS, EVALUATION_SEED_START, TASKS, find_task
 
 
 class MetaWorld:
-    """The simulated robot as an `Environment`."""
+    """The simulated robot as a `TaskEnvironment`."""
 
     def __init__(self, layout: Sequence[str] | None = None) -> None:
         """layout: what observations shall have of the robot's own state; ValueError if unknown."""
@@ -37,9 +28,9 @@ class MetaWorld:
         names = self._robot.proprioception_names
         self._columns = None if layout is None else columns_of(layout, names)
 
-    def reset(self, task: str, seed: int) -> None:
-        """Begin an episode."""
-        self._robot.reset(task, seed)
+    def reset(self, task: str, seed: int, said: str) -> None:
+        """Begin an episode in the scene of `task`, with the words of `said`."""
+        self._robot.reset(task, seed, said)
 
     @property
     def instruction(self) -> str:
@@ -62,22 +53,11 @@ class MetaWorld:
         self._robot.step(action, gripper)
 
 
-def start(model: str | None) -> Callable[[tuple[Setting, str, int]], Rollout]:
-    """Load a policy and the simulator; what runs a setting on a task with a seed."""
-    # Small models are fastest on one thread.
-    torch.set_num_threads(1)
-    policy = DeerPolicy.from_pretrained(model, device="cpu")
-    sensed = policy.config.proprioception
-    environment = MetaWorld(None if sensed is None else sensed.layout)
-
-    def run(job: tuple[Setting, str, int]) -> Rollout:
-        setting, task, seed = job
-        exit_layer = setting.apply(policy)
-        environment.reset(task, seed)
-        episode = run_episode(policy, environment, exit_layer, policy.config.max_episode_steps)
-        return Rollout(**vars(episode), setting=setting.name, task=task, seed=seed)
-
-    return run
+def world(tasks: Sequence[str] = ()) -> World:
+    """These tasks, or those of the benchmark. ValueError for one that there is not."""
+    named = tuple(find_task(task).name for task in tasks or DEMONSTRATION_TASKS)
+    others = {name: TASKS[name].other for name in named if TASKS[name].other}
+    return World("metaworld", MetaWorld, named, EVALUATION_SEED_START, others)
 
 
 def success_by_exit(
@@ -89,10 +69,10 @@ def success_by_exit(
     """
     layers = exits or DeerConfig.load(model / CONFIG).exit_layers[-1:]
     settings = [Setting(f"exit_{layer}", exit_layer=layer) for layer in layers]
-    jobs = [(setting, task, seed) for task in tasks for setting in settings for seed in seeds]
+    jobs = [Job(s, task, seed, task) for task in tasks for s in settings for seed in seeds]
     threads = torch.get_num_threads()
     try:
-        rollouts = list(run_jobs(start, (str(model),), jobs, processes))
+        rollouts = list(run_jobs(start, (str(model), MetaWorld), jobs, processes))
     finally:
         torch.set_num_threads(threads)
     groups = {

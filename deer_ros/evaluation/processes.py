@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
 import torch
@@ -21,14 +23,27 @@ def run_jobs(
     """The jobs' results, in no particular order.
 
     start(*arguments) is called once per process and gives the function that runs a job. Every
-    result must depend on its own job alone.
+    result must depend on its own job alone. What a job raises ends them all; OSError says that a
+    process died.
     """
+    if not jobs:
+        return
     if processes == 1:
         yield from map(start(*arguments), jobs)
         return
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(processes, _start, (start, arguments)) as pool:
-        yield from pool.imap_unordered(_run, jobs)
+    pool = ProcessPoolExecutor(
+        min(processes, len(jobs)), multiprocessing.get_context("spawn"), _start, (start, arguments)
+    )
+    try:
+        for done in as_completed([pool.submit(_run, job) for job in jobs]):
+            yield done.result()
+    except BrokenProcessPool as error:
+        raise OSError(
+            "a process of the evaluation died: it was killed, out of memory perhaps, or could not "
+            "start; what it wrote to stderr may say why. Use fewer --processes."
+        ) from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 _worker: dict[str, Callable[[Any], Any]] = {}

@@ -94,21 +94,13 @@ def paired_difference(
 ) -> Interval:
     """Success of `ours` less success of `theirs`; per task an array each, pairs at one place.
 
-    The interval is the paired bootstrap's. Where the pairs of every task differ all alike (say, not
-    at all) resampling shows no spread, though other episodes could: then it is the estimate +- what
-    the share of unlike pairs can be that showed up in none of n (Clopper and Pearson 1934,
-    Biometrika 26, 404-413).
+    The interval is the paired bootstrap's, or `_unseen`'s where that shows no spread, as where both
+    sides succeeded in all.
     """
     _check_pairs(ours, theirs)
     differences = [np.subtract(a, b, dtype=np.float64)[:, None] for a, b in zip(ours, theirs)]
     found = bootstrap(differences, lambda means: means[..., 0], confidence, resamples, seed)
-    if any(np.ptp(rows) for rows in differences):
-        return found
-    unseen = 1 - ((1 - confidence) / 2) ** (1 / sum(map(len, differences)))
-    reach = (1 + abs(found.estimate)) * unseen
-    return Interval(
-        found.estimate, max(-1.0, found.estimate - reach), min(1.0, found.estimate + reach)
-    )
+    return _unseen(found, sum(map(len, differences)), confidence)
 
 
 def mcnemar(ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray]) -> float:
@@ -157,7 +149,23 @@ def above_line(
     totals = np.sum([np.sum(rows, axis=0) for rows in strata], axis=0)
     if not totals[7] * totals[5] > totals[4] * totals[8]:
         raise ValueError("the line needs two fixed exits of which the second costs more a step.")
-    return bootstrap(strata, figure, confidence, resamples, seed)
+    found = bootstrap(strata, figure, confidence, resamples, seed)
+    return _unseen(found, sum(map(len, strata)), confidence)
+
+
+def _unseen(found: Interval, count: int, confidence: float) -> Interval:
+    """What a bootstrap found; where it shows no spread, what other episodes could still show.
+
+    Where `count` differences are all alike, resampling them says nothing. Then the interval is the
+    estimate +- the largest share of unlike ones that is likely to show up in none of `count`
+    (Clopper and Pearson 1934, Biometrika 26, 404-413).
+    """
+    if found.high - found.low > 1e-12:
+        return found
+    reach = (1 + abs(found.estimate)) * (1 - ((1 - confidence) / 2) ** (1 / count))
+    return Interval(
+        found.estimate, max(-1.0, found.estimate - reach), min(1.0, found.estimate + reach)
+    )
 
 
 def _check_pairs(ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray]) -> None:

@@ -13,12 +13,12 @@ import numpy as np
 def write_json(path: str | Path, content: dict) -> None:
     """Indented JSON. ValueError for NaN or infinity, which JSON has no word for."""
     text = json.dumps(content, indent=2, allow_nan=False) + "\n"
-    _replace(Path(path), text.encode())
+    write_bytes(path, text.encode())
 
 
 def write_text(path: str | Path, text: str) -> None:
     """UTF-8."""
-    _replace(Path(path), text.encode())
+    write_bytes(path, text.encode())
 
 
 def write_png(path: str | Path, image: np.ndarray) -> None:
@@ -26,11 +26,17 @@ def write_png(path: str | Path, image: np.ndarray) -> None:
     done, encoded = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     if not done:
         raise ValueError(f"an image of shape {image.shape} and type {image.dtype} is no picture")
-    _replace(Path(path), encoded.tobytes())
+    write_bytes(path, encoded.tobytes())
 
 
-def _replace(path: Path, content: bytes) -> None:
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """Any content."""
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".part")
-    beside.write_bytes(content)
-    os.replace(beside, path)
+    # A name of its own: several processes may write the same file.
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        beside.write_bytes(content)
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)

@@ -1,13 +1,21 @@
-"""`deer evaluate` on the simulated robot; CALVIN is in test/evaluation."""
+"""`deer evaluate` on the simulated robot, and `deer compare`; CALVIN is in test/evaluation."""
 
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 
+import numpy as np
 import pytest
 from tiny_model import write_tiny_model
 
 from deer_ros.cli.main import main
+
+pytest.importorskip("deer_ros.sim.robot")
 
 TASK = "drawer-open"
 
@@ -17,23 +25,153 @@ def folder(tmp_path_factory):
     return write_tiny_model(tmp_path_factory.mktemp("models") / "tiny", max_episode_steps=3)
 
 
+@pytest.fixture(scope="module")
+def results(folder, tmp_path_factory):
+    """Two tasks, two seeds, four settings."""
+    file = tmp_path_factory.mktemp("results") / "results.jsonl"
+    asked = ("--tasks", f"{TASK},ball-red", "--episodes", "2", "--exits", "2,4")
+    assert main(["evaluate", str(folder), *asked, "--out", str(file), "--json"]) == 0
+    return file
+
+
+def lines(file) -> list[dict]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
 def test_every_setting_runs_every_task_and_seed(folder, capsys):
-    pytest.importorskip("metaworld")
     asked = ["evaluate", str(folder), "--tasks", TASK, "--episodes", "2", "--exits", "2"]
-    assert main([*asked, "--json"]) == 0
+    assert main([*asked, "--threshold", "0.5/-1/9", "--json"]) == 0
     rollouts = json.loads(capsys.readouterr().out)
     assert [r["setting"] for r in rollouts] == [
-        name for name in ("own thresholds", "exit 2", "full depth") for _ in range(2)
+        name
+        for name in ("own thresholds", "threshold 0.5/-1/9", "exit 2", "full depth")
+        for _ in range(2)
     ]
     assert len({r["seed"] for r in rollouts}) == 2
     for rollout in rollouts:
-        assert rollout["task"] == TASK and rollout["success"] is False
+        assert rollout["task"] == rollout["said"] == TASK and rollout["success"] is False
         assert rollout["steps"] == rollout["periods"] == 3
+        assert sum(rollout["exits"].values()) == 3
+        mean = np.average([int(n) for n in rollout["exits"]], weights=[*rollout["exits"].values()])
+        assert rollout["mean_exit_layer"] == pytest.approx(mean)
         assert rollout["mean_step_gflops"] > rollout["mean_llm_gflops"] > 0
+        assert rollout["mean_step_ms"] > 0
     depths = {r["setting"]: r["mean_exit_layer"] for r in rollouts}
     assert depths["exit 2"] == 2 and depths["full depth"] == 6
     assert main(asked) == 0
-    assert "whole-step MFLOPs" in capsys.readouterr().out
+    table = capsys.readouterr().out
+    for text in ("LLM MFLOPs per step", "whole-step MFLOPs", "0.0 [0, 66]", "mean over tasks"):
+        assert text in table
+
+
+def test_a_budget_is_a_setting(folder, capsys):
+    """At or above full depth none needs a calibration."""
+    asked = ["evaluate", str(folder), "--tasks", TASK, "--episodes", "1", "--json"]
+    budgets = ["--average-gflops", "9", "--budget", "peak_gflops=1e-9,scope=llm"]
+    assert main([*asked, *budgets[:2], "--budget", "average_gflops=9,scope=step,tracking=no"]) == 0
+    depths = {r["setting"]: r["mean_exit_layer"] for r in json.loads(capsys.readouterr().out)}
+    assert depths["average_gflops=9"] == depths["average_gflops=9,scope=step,tracking=no"] == 6
+    assert main([*asked, *budgets[2:]]) == 2
+    assert "peak_gflops" in capsys.readouterr().err
+
+
+def test_the_file_tells_every_episode_and_is_not_run_again(folder, results, capsys, monkeypatch):
+    before = lines(results)
+    assert [line["kind"] for line in before[:5]] == ["evaluation", *["setting"] * 4]
+    episodes = [line for line in before if line["kind"] == "episode"]
+    assert len(episodes) == 2 * 2 * 4
+    monkeypatch.setattr("deer_ros.sim.robot.SimulatedRobot.reset", None)  # nothing is run
+    asked = ("--tasks", f"{TASK},ball-red", "--episodes", "2", "--exits", "2,4")
+    assert main(["evaluate", str(folder), *asked, "--out", str(results), "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == [{k: v for k, v in e.items() if k != "kind"} for e in episodes]
+    assert lines(results) == before
+
+
+def test_a_killed_run_goes_on_where_it_was(folder, tmp_path, capsys):
+    file = tmp_path / "results.jsonl"
+    asked = [
+        "evaluate", str(folder), "--tasks", TASK, "--episodes", "40", "--threshold", "0.2",
+        "--out", str(file), "--json",
+    ]  # fmt: skip
+    running = subprocess.Popen(
+        [sys.executable, "-m", "deer_ros.cli", *asked], stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 120
+    while not file.exists() or file.read_bytes().count(b"\n") < 8:
+        assert running.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    os.killpg(running.pid, signal.SIGKILL)
+    running.wait()
+    kept = file.read_bytes()
+    with file.open("ab") as stream:
+        stream.write(b'{"kind": "episode", "succ')  # half a line, as a kill may leave one
+    assert main(asked) == 0
+    assert file.read_bytes().startswith(kept[: kept.rfind(b"\n") + 1])
+    episodes = [line for line in lines(file) if line["kind"] == "episode"]
+    keys = [(e["setting"], e["task"], e["seed"]) for e in episodes]
+    assert len(keys) == len(set(keys)) == 3 * 40
+    assert len(json.loads(capsys.readouterr().out)) == 3 * 40
+
+
+def test_a_file_is_not_continued_with_another_model_or_another_meaning(
+    folder, results, tmp_path, capsys
+):
+    before = results.read_bytes()
+    asked = ["--tasks", TASK, "--episodes", "1", "--out", str(results)]
+    stranger = write_tiny_model(tmp_path / "stranger", seed=1, max_episode_steps=3)
+    assert main(["evaluate", str(stranger), *asked]) == 2
+    assert "results of another evaluation: its weights" in capsys.readouterr().err
+    config = json.loads((folder / "config.json").read_text())
+    kept = dict(config["exits"])
+    config["exits"]["thresholds"] = [0.5, 0.5, 1e8]
+    (folder / "config.json").write_text(json.dumps(config))
+    try:
+        assert main(["evaluate", str(folder), *asked]) == 2
+    finally:
+        (folder / "config.json").write_text(json.dumps({**config, "exits": kept}))
+    assert "episodes of 'own thresholds' as" in capsys.readouterr().err
+    assert results.read_bytes() == before
+
+
+@pytest.mark.parametrize("content", ["notes that are dear to me", "a\nb\n", "{}\n", "[1]\n"])
+def test_another_kind_of_file_is_left_alone(folder, tmp_path, capsys, content):
+    file = tmp_path / "notes.txt"
+    file.write_text(content)
+    assert main(["evaluate", str(folder), "--tasks", TASK, "--out", str(file)]) == 2
+    assert "is no file of `deer evaluate --out`" in capsys.readouterr().err
+    assert file.read_text() == content
+
+
+def test_several_processes_keep_the_same_episodes(folder, tmp_path):
+    asked = ["evaluate", str(folder), "--tasks", TASK, "--episodes", "3", "--json", "--out"]
+    found = []
+    for number in (1, 2):
+        file = tmp_path / f"{number}.jsonl"
+        assert main([*asked, str(file), "--processes", str(number)]) == 0
+        episodes = [line for line in lines(file) if line["kind"] == "episode"]
+        found.append(sorted((e["setting"], e["seed"], e["mean_llm_gflops"]) for e in episodes))
+    assert found[0] == found[1]
+
+
+def test_exchanged_words_are_said_and_judged(folder, capsys):
+    tasks = "faucet-open,ball-left"
+    asked = ["evaluate", str(folder), "--tasks", tasks, "--episodes", "1", "--swap-words"]
+    assert main([*asked, "--json"]) == 0
+    said = {(r["task"], r["said"]) for r in json.loads(capsys.readouterr().out)}
+    assert said == {("faucet-open", "faucet-close"), ("ball-left", "ball-middle")}
+    assert main(asked) == 0
+    assert "faucet-open, told faucet-close" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("ending", ["png", "svg", "pdf"])
+def test_the_curve_is_drawn(folder, results, tmp_path, ending):
+    picture = tmp_path / "made" / f"curve.{ending}"
+    asked = ("--tasks", f"{TASK},ball-red", "--episodes", "2", "--exits", "2,4")
+    kept = ("--out", str(results), "--plot", str(picture), "--json")
+    assert main(["evaluate", str(folder), *asked, *kept]) == 0
+    assert picture.stat().st_size > 5000
 
 
 @pytest.mark.parametrize(
@@ -43,7 +181,20 @@ def test_every_setting_runs_every_task_and_seed(folder, capsys):
         (("--episodes", "0"), "--episodes must be at least 1"),
         (("--processes", "0"), "--processes is 0"),
         (("--exits", "3"), "--exits has 3; the exits are after layers"),
+        (("--exits", "two"), "--exits has two; the exits are after layers"),
+        (("--exits", "2,2"), "'exit 2' was asked for twice"),
+        (("--threshold", "much"), "--threshold has 'much'"),
+        (("--threshold", "nan"), "NaN is not allowed"),
+        (("--threshold", "1/2"), "2 thresholds were given"),
         (("--preset", "nonsense"), "there is no preset 'nonsense'"),
+        (("--average-gflops", "0"), "average_gflops is 0.0; it must be a finite number above 0"),
+        (("--average-gflops", "few"), "average_gflops=few; it must be a number"),
+        (("--budget", "scope=step"), "limits nothing"),
+        (("--budget", "money=3"), "--budget has 'money=3'"),
+        (("--budget", "average_gflops=9,tracking=perhaps"), "it must be yes or no"),
+        (("--budget", "average_gflops=9,scope=head"), "scope is 'head'"),
+        (("--plot", "curve.gif"), "must end in one of png, svg, pdf"),
+        (("--swap-words", "--tasks", "drawer-open"), "drawer-open serves no other task's words"),
     ],
 )
 def test_what_cannot_be_evaluated_is_said_in_one_line(folder, capsys, arguments, complaint):
@@ -54,6 +205,67 @@ def test_what_cannot_be_evaluated_is_said_in_one_line(folder, capsys, arguments,
 
 def test_an_unknown_environment_is_refused(folder, capsys):
     with pytest.raises(SystemExit) as ended:
-        main(["evaluate", str(folder), "--env", "libero"])
+        main(["evaluate", str(folder), "--env", "moon"])
     assert ended.value.code == 2
     assert "metaworld" in capsys.readouterr().err
+
+
+def with_outcomes(results, file, outcomes):
+    """The file of results with other successes: outcomes maps setting to what succeeded."""
+    with file.open("w") as stream:
+        for line in lines(results):
+            if line["kind"] == "episode":
+                line["success"] = outcomes[line["setting"]](line)
+            stream.write(json.dumps(line) + "\n")
+    return file
+
+
+def test_settings_are_compared_in_pairs(results, tmp_path, capsys):
+    file = with_outcomes(results, tmp_path / "changed.jsonl", {
+        "own thresholds": lambda line: True,
+        "exit 2": lambda line: False,
+        "exit 4": lambda line: line["task"] == TASK,
+        "full depth": lambda line: line["seed"] % 2 == 0,
+    })  # fmt: skip
+    assert main(["compare", str(file), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    rates = {s["setting"]: s["success"]["estimate"] for s in found["settings"]}
+    assert rates == {"own thresholds": 1, "exit 2": 0, "exit 4": 0.5, "full depth": 0.5}
+    own, exit_2, exit_4 = found["comparisons"]
+    assert {c["against"] for c in found["comparisons"]} == {"full depth"}
+    assert (own["pairs"], own["only_ours"], own["only_theirs"], own["p"]) == (4, 2, 0, 0.5)
+    assert own["difference"]["estimate"] == 0.5
+    assert (exit_4["only_ours"], exit_4["only_theirs"]) == (1, 1)
+    assert exit_2["llm_cost_factor"] == pytest.approx(3) and not exit_2["lines"]
+    for line in own["lines"]:
+        assert line["above"]["estimate"] > 0
+    assert main(["compare", str(file), "--settings", "exit 2", "--against", "exit 4"]) == 0
+    table = capsys.readouterr().out
+    assert "-50.0 [" in table and "2.00 x" in table
+
+
+def test_two_models_are_compared_on_the_scenes_that_both_were_run_in(results, tmp_path, capsys):
+    always = {name: lambda line: True for name in ("own thresholds", "exit 2", "exit 4")}
+    first = with_outcomes(results, tmp_path / "a.jsonl", {**always, "full depth": lambda line: 1})
+    never = {name: lambda line: False for name in always}
+    second = with_outcomes(results, tmp_path / "b.jsonl", {**never, "full depth": lambda line: 0})
+    kept = [line for line in second.read_text().splitlines() if '"task": "ball-red"' not in line]
+    second.write_text("\n".join(kept) + "\n")
+    asked = ["compare", str(first), "--settings", "exit 2", "--against", "exit 4"]
+    assert main([*asked, "--against-file", str(second), "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)["comparisons"]
+    assert (found["pairs"], found["only_ours"]) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("--settings", "exit 5"), "has no setting 'exit 5'; it has own thresholds, exit 2"),
+        (("--against", "exit 5"), "has no setting 'exit 5'"),
+        (("--against-file", "nowhere.jsonl"), "there is no file of results nowhere.jsonl"),
+    ],
+)
+def test_what_cannot_be_compared_is_said_in_one_line(results, capsys, arguments, complaint):
+    assert main(["compare", str(results), *arguments]) == 2
+    said = capsys.readouterr().err
+    assert complaint in said and said.count("\n") == 1

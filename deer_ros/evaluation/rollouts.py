@@ -1,0 +1,98 @@
+"""Episodes of single tasks in a simulator: jobs, what runs them, and what is kept of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Protocol
+
+import torch
+
+from deer_ros.evaluation.episode import Environment, Episode, Setting, run_episode
+from deer_ros.policy import DeerPolicy
+
+
+class TaskEnvironment(Environment, Protocol):
+    """A simulator that lays out tasks by seeds."""
+
+    def reset(self, task: str, seed: int, said: str) -> None:
+        """Begin an episode in the scene of `task`; `said` is the task that is asked for there."""
+
+
+Open = Callable[[Sequence[str] | None], TaskEnvironment]
+"""Start a simulator; takes the layout of the proprioception that the policy reads, or None."""
+
+
+@dataclass(frozen=True)
+class World:
+    """Tasks of a simulator that are to be run.
+
+    open: starts the simulator, in whatever process. first_seed: of evaluation, so that no scene of
+    training is among them. others: by task, the one whose words may be said in its scene instead.
+    max_steps: control periods of an episode; None: as many as the model's configuration says.
+    """
+
+    name: str
+    open: Open
+    tasks: tuple[str, ...]
+    first_seed: int = 0
+    others: dict[str, str] = field(default_factory=dict)
+    max_steps: int | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """An episode to be run. said: the task whose words are said; `task` itself unless exchanged."""
+
+    setting: Setting
+    task: str
+    seed: int
+    said: str
+
+    @property
+    def key(self) -> tuple[str, str, str, int]:
+        """What an episode of an evaluation is known by."""
+        return self.setting.name, self.task, self.said, self.seed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rollout(Episode):
+    """An episode and what was run."""
+
+    setting: str
+    task: str
+    seed: int
+    said: str
+
+    @property
+    def key(self) -> tuple[str, str, str, int]:
+        """As `Job.key`."""
+        return self.setting, self.task, self.said, self.seed
+
+    @property
+    def label(self) -> str:
+        """The task, and whose words were said if another's."""
+        return self.task if self.said == self.task else f"{self.task}, told {self.said}"
+
+
+def start(
+    model: str | None, open_environment: Open, max_steps: int | None = None
+) -> Callable[[Job], Rollout]:
+    """Load a policy and a simulator; what runs a job. max_steps: None takes the model's own."""
+    # Small models are fastest on one thread.
+    torch.set_num_threads(1)
+    policy = DeerPolicy.from_pretrained(model, device="cpu")
+    sensed = policy.config.proprioception
+    environment = open_environment(None if sensed is None else sensed.layout)
+    longest = policy.config.max_episode_steps if max_steps is None else max_steps
+
+    def run(job: Job) -> Rollout:
+        exit_layer = job.setting.apply(policy)
+        environment.reset(job.task, job.seed, job.said)
+        episode = run_episode(policy, environment, exit_layer, longest)
+        return Rollout(
+            **asdict(episode), setting=job.setting.name, task=job.task, seed=job.seed,
+            said=job.said,
+        )
+
+    return run

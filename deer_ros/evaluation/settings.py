@@ -1,0 +1,117 @@
+"""Settings as a command line names them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+
+from deer_ros.budget.budget import Budget
+from deer_ros.budget.presets import find_preset
+from deer_ros.evaluation.episode import Setting
+from deer_ros.exit_rule import ExitRule
+from deer_ros.model.config import DeerConfig
+
+FULL_DEPTH = "full depth"
+OWN_THRESHOLDS = "own thresholds"
+
+_SWITCH = {"yes": True, "true": True, "no": False, "false": False}
+
+
+def full_depth(config: DeerConfig) -> Setting:
+    """The deepest exit, always: what others are compared to."""
+    return Setting(FULL_DEPTH, exit_layer=config.exit_layers[-1])
+
+
+def own_thresholds(config: DeerConfig) -> list[Setting]:
+    """The thresholds that the model directory names; none where it names none."""
+    if config.exits.thresholds is None:
+        return []
+    return [Setting(OWN_THRESHOLDS, thresholds=config.thresholds)]
+
+
+def fixed_exits(config: DeerConfig, listed: str) -> list[Setting]:
+    """Of comma-separated layers, or `all`. ValueError for a layer that has no exit."""
+    exits = config.exit_layers
+    texts = map(str, exits) if listed == "all" else filter(None, listed.split(","))
+    settings = []
+    for text in texts:
+        layer = int(text) if text.strip().isdecimal() else text
+        if layer not in exits:
+            raise ValueError(f"--exits has {layer}; the exits are after layers {list(exits)}.")
+        settings.append(Setting(f"exit {layer}", exit_layer=layer))
+    return settings
+
+
+def thresholds(config: DeerConfig, listed: str) -> list[Setting]:
+    """Of comma-separated numbers, each for every exit, or one number per exit joined by slashes."""
+    settings = []
+    for text in filter(None, listed.split(",")):
+        try:
+            values = tuple(float(part) for part in text.split("/"))
+        except ValueError as error:
+            raise ValueError(
+                f"--threshold has {text!r}; it must be a number, or one per exit joined by slashes."
+            ) from error
+        values = values * len(config.exit_layers) if len(values) == 1 else values
+        ExitRule.of(config, config.exit_layers[-1], values)
+        settings.append(Setting(f"threshold {text}", thresholds=values))
+    return settings
+
+
+def presets(config: DeerConfig, listed: str) -> list[Setting]:
+    """Of comma-separated names. ValueError for one that there is not or that does not fit."""
+    settings = []
+    for name in filter(None, listed.split(",")):
+        preset = find_preset(name)
+        ExitRule.of(
+            config, config.exit_layers[-1], preset.thresholds, preset.metric, preset.max_layer
+        )
+        settings.append(Setting(f"preset {name}", preset=name))
+    return settings
+
+
+def budgets(texts: Iterable[str]) -> list[Setting]:
+    """Of texts like `average_gflops=0.01,scope=step,tracking=no`."""
+    return [Setting(text, budget=_budget(text)) for text in texts]
+
+
+def average_gflops(listed: str) -> list[Setting]:
+    """Of comma-separated figures for the language model."""
+    return budgets(f"average_gflops={text}" for text in filter(None, listed.split(",")))
+
+
+def check_names(settings: Sequence[Setting]) -> None:
+    """ValueError where two settings have one name."""
+    names = [setting.name for setting in settings]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"the setting {twice[0]!r} was asked for twice.")
+
+
+def _budget(text: str) -> Budget:
+    kinds = {field.name: field.type for field in dataclasses.fields(Budget)}
+    values: dict[str, object] = {}
+    for part in text.split(","):
+        name, equals, value = part.partition("=")
+        if not equals or name not in kinds:
+            raise ValueError(
+                f"--budget has {part!r}; it must be NAME=VALUE with one of {', '.join(kinds)}."
+            )
+        values[name] = _value(name, value, kinds[name])
+    budget = Budget(**values)
+    if not budget.limits:
+        raise ValueError(f"--budget {text} limits nothing; name one, such as average_gflops.")
+    return budget
+
+
+def _value(name: str, text: str, kind: str) -> object:
+    if kind == "bool":
+        if text not in _SWITCH:
+            raise ValueError(f"--budget has {name}={text}; it must be yes or no.")
+        return _SWITCH[text]
+    if kind == "str":
+        return text
+    try:
+        return float(text)
+    except ValueError as error:
+        raise ValueError(f"--budget has {name}={text}; it must be a number.") from error
