@@ -52,6 +52,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "actions, exits or instructions differ")
     add("--tolerance", type=float, default=DEFAULT_TOLERANCE, metavar="X",
         help="of --compare: largest difference of a value of an action (default: %(default)s)")
+    add("--no-report", action="store_true",
+        help="leave report.html out: a comparison in CI needs none")
     add("--json", action="store_true", help="print the figures as JSON")
 
 
@@ -84,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
     results, table = _replay(arguments, bags, names, is_free, runs)
     comparison = None if earlier is None else _compare(earlier, results, arguments.tolerance)
     content = _content(arguments, results, table, comparison)
-    _write(arguments.out, content, results, arguments.force)
+    _write(arguments, content, results)
     _print(arguments, content, comparison)
     return DIFFERENT if comparison is not None and not comparison.is_same else 0
 
@@ -276,15 +278,19 @@ def _content(
     }
 
 
-def _write(out: Path, content: dict[str, Any], results: Sequence[BagResult], force: bool) -> None:
+def _write(
+    arguments: argparse.Namespace, content: dict[str, Any], results: Sequence[BagResult]
+) -> None:
     """The whole folder at once: it is there complete, or not at all."""
-    from deer_ros.replay.page import write_page
     from deer_ros.report.files import write_json
 
-    building = _building(out)
-    write_page(building / "report.html", content, results)
+    out, building = arguments.out, _building(arguments.out)
+    if not arguments.no_report:
+        from deer_ros.replay.page import write_page
+
+        write_page(building / "report.html", content, results)
     write_json(building / "replay.json", content)
-    if out.exists() and force:
+    if out.exists():
         shutil.rmtree(out)
     building.rename(out)
 
@@ -320,6 +326,6 @@ def _print(
         f"{len(content['bags'])} bags, times are {content['times']}",
         ("run", "steps", "episodes", "mean\nexit", "GFLOPs\nllm", "GFLOPs\nstep", "ms\np50",
          "ms\np95", "to full\ndepth", "to\nrecorded"), rows))
-    print(f"{arguments.out}/report.html")
+    print(f"{arguments.out}/{'replay.json' if arguments.no_report else 'report.html'}")
     if comparison is not None:
         print(f"compared with {arguments.compare}: {comparison.describe()}")
