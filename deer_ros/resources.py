@@ -9,7 +9,7 @@ HUB_NAME = re.compile(r"([\w-][\w.-]*/[\w-][\w.-]*)(?:@([\w-][\w./-]*))?", re.AS
 # What a model directory is made of. Nothing else is fetched, pickles and programs least of all.
 MODEL_FILES = (
     "config.json", "preprocessor_config.json", "*.safetensors", "model.safetensors.index.json",
-    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "thresholds.json",
 )
 IN_SUBFOLDERS = "*/*"
 

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from deer_ros.checkpoint.source import WeightSource, layer_index
+from deer_ros.checkpoint.thresholds import with_searched_thresholds
 from deer_ros.checkpoint.weights import WEIGHTS, StoredTensor, check_shape, stored_tensors
 from deer_ros.model.config import DeerConfig
 from deer_ros.model.deer import DeerModel
@@ -74,6 +75,15 @@ def inspect_model(folder: str | Path) -> tuple[DeerConfig, dict[str, StoredTenso
     return config, stored
 
 
+def read_config(folder: str | Path) -> DeerConfig:
+    """`config.json`, with the thresholds of `thresholds.json` where `deer search` left one.
+
+    Raises FileNotFoundError or ValueError with a sentence.
+    """
+    folder = Path(folder)
+    return with_searched_thresholds(folder, DeerConfig.load(folder / CONFIG))
+
+
 def _load_files(folder: Path) -> tuple[DeerConfig, Preprocessor, PromptEncoder]:
     """All of a model directory but its weights, checked to fit together."""
     if not folder.is_dir():
@@ -81,7 +91,7 @@ def _load_files(folder: Path) -> tuple[DeerConfig, Preprocessor, PromptEncoder]:
     for name in (CONFIG, PREPROCESSOR):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder} has no {name}; a model directory needs it.")
-    config = DeerConfig.load(folder / CONFIG)
+    config = read_config(folder)
     if not all(0 <= t < config.language.vocabulary for t in config.prompt.special_tokens):
         raise ValueError(
             f"{folder / CONFIG}: the prompt's token ids are {list(config.prompt.special_tokens)}; "

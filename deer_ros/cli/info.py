@@ -53,6 +53,7 @@ def describe(folder: Any, instruction: str | None = None) -> dict[str, Any]:
 
     from deer_ros.budget.cost import CostModel
     from deer_ros.checkpoint.directory import CALIBRATION, inspect_model
+    from deer_ros.checkpoint.thresholds import find_searched_thresholds
     from deer_ros.model.prompt import PromptEncoder
     from deer_ros.model.schema import to_dict
 
@@ -61,6 +62,7 @@ def describe(folder: Any, instruction: str | None = None) -> dict[str, Any]:
     if instruction is not None:
         tokens = len(PromptEncoder.load(folder, config.prompt).encode(instruction))
     cost = CostModel(config, tokens)
+    searched = find_searched_thresholds(folder, config)
     return {
         "model": str(folder),
         "trained_in": config.trained_in,
@@ -78,6 +80,7 @@ def describe(folder: Any, instruction: str | None = None) -> dict[str, Any]:
         "prompt_tokens": tokens,
         "fixed_step_gflops": cost.fixed_gflops,
         "metric": config.metric,
+        "searched": None if searched is None else searched.made,
         "exits": _exits(config, stored, cost),
     }
 
@@ -132,6 +135,13 @@ def _exits(
     return exits
 
 
+def _origin(searched: Mapping[str, Any] | None) -> str:
+    """Where a model's own thresholds come from, from how `thresholds.json` was made."""
+    if searched is None:
+        return "of config.json"
+    return f"of thresholds.json, {searched.get('trials')} trials with {searched.get('scorer')}"
+
+
 def _print(facts: dict[str, Any]) -> None:
     from deer_ros.report.tables import console, number, table
 
@@ -144,6 +154,7 @@ def _print(facts: dict[str, Any]) -> None:
         "sha256": facts.get("sha256"),
         "trained in": facts["trained_in"],
         "calibrated": "yes" if facts["calibrated"] else "no",
+        "thresholds": _origin(facts["searched"]),
         "vision": "{type} tower, pictures of {image_size} pixels".format(
             **facts["architecture"]["vision"]
         ),

@@ -1,0 +1,303 @@
+"""`deer search`: Bayesian optimisation of thresholds against rollouts."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from deer_ros.budget.budget import Budget
+    from deer_ros.model.config import DeerConfig
+    from deer_ros.search.scoring import Scorer
+    from deer_ros.search.search import Problem, Score, Search, Trial, Verdict
+
+HELP = "Bayesian optimisation of thresholds against rollouts, within a budget"
+
+SIMULATOR = "simulator"
+# Beyond those that evaluations report on.
+FIRST_SEED = 100_000
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the command."""
+    parser.add_argument("model", nargs="?", help="model directory, or its name on the Hugging "
+                        "Face hub (default: the bundled model)")
+    parser.add_argument("--average-gflops", type=float, metavar="X",
+                        help="upper limit of a step's cost, on average (default: what the start "
+                             "costs); with --scorer in the unit of its costs")
+    parser.add_argument("--scope", choices=("llm", "step"), default="llm",
+                        help="the decoder layers alone, as the paper counts, or the whole step")
+    parser.add_argument("--max-layer", type=int, metavar="N", help="deepest permitted layer")
+    parser.add_argument("--start", metavar="T,T,...",
+                        help="thresholds to start from (default: solved for the budget where the "
+                             "model is calibrated, or else the model's own)")
+    parser.add_argument("--span", type=float, default=4.0, metavar="F",
+                        help="thresholds are looked for within this factor of the start "
+                             "(default: 4)")
+    parser.add_argument("--trials", type=int, default=40, metavar="N",
+                        help="of the study, all workers' together, the start included "
+                             "(default: 40)")
+    parser.add_argument("--sampler", choices=("gp", "tpe"), default="gp",
+                        help="Gaussian process, or tree-structured Parzen estimator (default: gp)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N",
+                        help="of what is drawn, and the first of the episodes (default: 0)")
+    parser.add_argument("--episodes", type=int, default=5, metavar="N",
+                        help="seeds of a trial, of each task (default: 5)")
+    parser.add_argument("--held-out", type=int, default=10, metavar="N",
+                        help="further seeds, on which the best trial must not be worse than the "
+                             "start (default: 10)")
+    parser.add_argument("--tasks", metavar="A,B",
+                        help="of the simulator (default: those of the demonstrations)")
+    parser.add_argument("--scorer", metavar="MODULE:FUNCTION",
+                        help="what runs the episodes, in place of the simulator; see "
+                             "docs/search.md")
+    parser.add_argument("--storage", metavar="URL",
+                        help="where the study is kept, to resume and share it: a database such as "
+                             "sqlite:///search.db, or a file for Optuna's journal (default: not "
+                             "kept)")
+    parser.add_argument("--study", default="deer", metavar="NAME",
+                        help="of the study in the storage (default: deer)")
+    parser.add_argument("--calibration", type=Path, metavar="FILE",
+                        help="(default: calibration.safetensors in the model)")
+    parser.add_argument("--out", type=Path, metavar="FILE",
+                        help="file to write (default: thresholds.json in the model, which then "
+                             "runs by them)")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Search, compare, and write the thresholds; 1 where what comes of it exceeds the budget."""
+    from deer_ros.report.files import write_json
+    from deer_ros.report.progress import track
+
+    _check(arguments)
+    search, out, exit_layers = _prepared(arguments)
+    trials = search.run(arguments.trials)
+    missing = max(0, arguments.trials - len(search.done()))
+    try:
+        for _ in track(trials, missing, lambda trial: _line(trial, search)):
+            pass
+        verdict = search.verdict()
+    except KeyboardInterrupt:
+        _say_interrupted(search, arguments)
+        raise
+    made = _made(search.problem, verdict)
+    write_json(out, _stored(search, verdict, exit_layers, made).to_json())
+    facts = {"file": str(out), **_facts(search, verdict), "made": made}
+    if arguments.json:
+        print(json.dumps(facts, indent=2))
+    else:
+        _print(facts, exit_layers)
+    return 0 if verdict.keeps_budget else 1
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    for name, least in (("trials", 1), ("episodes", 1), ("held_out", 1), ("seed", 0)):
+        value = getattr(arguments, name)
+        if value < least:
+            raise ValueError(
+                f"--{name.replace('_', '-')} is {value}; it must be at least {least}."
+            )
+    if arguments.scorer is not None and arguments.tasks is not None:
+        raise ValueError("--tasks are the simulator's; they do not go with --scorer.")
+
+
+def _prepared(arguments: argparse.Namespace) -> tuple[Search, Path, tuple[int, ...]]:
+    """All that can fail before the first episode: the search, its file, the model's exits."""
+    from deer_ros.budget.budget import Budget
+    from deer_ros.checkpoint.directory import inspect_model
+    from deer_ros.checkpoint.fingerprint import find_calibration, weights_fingerprint
+    from deer_ros.resources import find_model
+    from deer_ros.search.search import Problem, Search
+    from deer_ros.search.space import Space, searched_exits
+    from deer_ros.search.start import find_start
+
+    budget = Budget(average_gflops=arguments.average_gflops, scope=arguments.scope)
+    folder = find_model(arguments.model)
+    config, _ = inspect_model(folder)
+    out = _out(folder, arguments.out)
+    max_layer = config.permitted_exits(arguments.max_layer)[-1]
+    exits = searched_exits(config.exit_layers, max_layer)
+    calibration = find_calibration(folder, arguments.calibration)
+    given = None if arguments.start is None else _numbers(arguments.start)
+    name, scorer, tokens, first = _scorer(arguments, folder, config, budget)
+    start = find_start(config, budget, tokens, max_layer, calibration, given)
+    deltas = None if calibration is None else calibration.deltas(start.metric)
+    seeds = range(first, first + arguments.episodes)
+    problem = Problem(
+        fingerprint=weights_fingerprint(folder),
+        scorer=name,
+        budget=budget.average_gflops,
+        scope=budget.scope,
+        max_layer=max_layer,
+        seeds=tuple(seeds),
+        held_out=tuple(range(seeds.stop, seeds.stop + arguments.held_out)),
+        span=arguments.span,
+        given=None if given is None else start.thresholds,
+    )
+    space = Space.around(start.thresholds, exits, arguments.span, deltas)
+    search = Search(
+        problem, folder, start, space, scorer, arguments.storage, arguments.study,
+        arguments.sampler, arguments.seed,
+    )
+    return search, out, config.exit_layers
+
+
+def _scorer(
+    arguments: argparse.Namespace, folder: Path, config: DeerConfig, budget: Budget
+) -> tuple[str, Scorer, int, int]:
+    """Its name, itself, tokens of its prompts on average, and the first seed."""
+    from deer_ros.budget.cost import CostModel
+    from deer_ros.pacing import USUAL_PROMPT_TOKENS
+    from deer_ros.search.scoring import load_scorer
+
+    if arguments.scorer is not None:
+        # As `python -m` does: what lies in the working directory can be named.
+        sys.path.insert(0, os.getcwd())
+        tokens = min(USUAL_PROMPT_TOKENS, config.prompt.max_tokens)
+        return arguments.scorer, load_scorer(arguments.scorer), tokens, arguments.seed
+
+    from deer_ros.model.prompt import PromptEncoder
+    from deer_ros.search.simulator import SimulatorScorer
+    from deer_ros.search.start import check_reachable
+    from deer_ros.sim.tasks import DEMONSTRATION_TASKS, EVALUATION_SEED_START, find_task
+
+    tasks = arguments.tasks.split(",") if arguments.tasks else list(DEMONSTRATION_TASKS)
+    prompts = PromptEncoder.load(folder, config.prompt)
+    counts = [len(prompts.encode(find_task(task).instruction)) for task in tasks]
+    check_reachable(budget, CostModel(config, min(counts)))
+    name = f"{SIMULATOR}:{','.join(tasks)}"
+    first = EVALUATION_SEED_START + FIRST_SEED + arguments.seed
+    return name, SimulatorScorer(tasks, arguments.scope), round(sum(counts) / len(counts)), first
+
+
+def _out(folder: Path, given: Path | None) -> Path:
+    """Where to write; told before the search begins if that cannot be."""
+    from deer_ros.checkpoint.thresholds import THRESHOLDS
+
+    out = folder / THRESHOLDS if given is None else given
+    if out.is_dir():
+        raise ValueError(f"--out {out} is a folder; name a file.")
+    try:
+        with tempfile.TemporaryFile(dir=out.parent):
+            return out
+    except OSError as error:
+        raise ValueError(
+            f"nothing can be written to {out.parent} ({error.strerror}); name another --out."
+        ) from error
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(map(float, text.split(",")))
+    except ValueError as error:
+        raise ValueError(f"--start is {text!r}; it must be numbers with commas.") from error
+
+
+def _line(trial: Trial, search: Search) -> str:
+    best = search.best()
+    return (
+        f"{'start' if trial.is_start else f'trial {trial.number}'}: success "
+        f"{trial.score.success:.4g} at {trial.score.cost:.4g}; best {best.score.success:.4g} at "
+        f"{best.score.cost:.4g}"
+    )
+
+
+def _say_interrupted(search: Search, arguments: argparse.Namespace) -> None:
+    done = f"deer search: interrupted after {len(search.done())} of {arguments.trials} trials"
+    if arguments.storage is None:
+        print(f"{done}; without --storage they are lost.", file=sys.stderr)
+    else:
+        print(f"{done}; the same command goes on from there.", file=sys.stderr)
+
+
+def _stored(search: Search, verdict: Verdict, exit_layers: tuple[int, ...], made: dict) -> Any:
+    from deer_ros.checkpoint.thresholds import SearchedThresholds
+
+    return SearchedThresholds(
+        exit_layers, verdict.taken.thresholds, search.start.metric, search.problem.fingerprint,
+        made,
+    )
+
+
+def _made(problem: Problem, verdict: Verdict) -> dict[str, Any]:
+    """What the file says of where its thresholds come from."""
+    return {
+        "by": "deer search",
+        "taken": "start" if verdict.taken.is_start else "best trial",
+        "reason": verdict.reason,
+        "trials": verdict.trials,
+        "scorer": problem.scorer,
+        "average_gflops": problem.budget,
+        "scope": problem.scope,
+        "max_layer": problem.max_layer,
+        "seeds": list(problem.seeds),
+        "held_out_seeds": list(problem.held_out),
+        "held_out": _score(
+            verdict.held_out_start if verdict.taken.is_start else verdict.held_out_best
+        ),
+    }
+
+
+def _facts(search: Search, verdict: Verdict) -> dict[str, Any]:
+    """What `deer search --json` prints, but for the file and how it was made."""
+    difference = verdict.difference
+    return {
+        "thresholds": list(verdict.taken.thresholds),
+        "metric": search.start.metric,
+        "max_layer": search.problem.max_layer,
+        "limit": verdict.limit,
+        "keeps_budget": verdict.keeps_budget,
+        "start": _trial(verdict.start, verdict.held_out_start),
+        "best": _trial(verdict.best, verdict.held_out_best),
+        "held_out_difference": None if difference is None else vars(difference),
+    }
+
+
+def _trial(trial: Trial, held_out: Score | None) -> dict[str, Any]:
+    return {
+        "trial": trial.number,
+        "thresholds": list(trial.thresholds),
+        **_score(trial.score),
+        "held_out": _score(held_out),
+    }
+
+
+def _score(score: Score | None) -> dict[str, float] | None:
+    return None if score is None else {"success": score.success, "cost": score.cost}
+
+
+def _print(facts: dict[str, Any], exit_layers: tuple[int, ...]) -> None:
+    from deer_ros.budget.solver import ALWAYS
+    from deer_ros.report.tables import console, number, table
+
+    def shown(threshold: float) -> str:
+        return "always" if threshold >= ALWAYS else "never" if threshold < 0 else number(threshold)
+
+    made, start, best = facts["made"], facts["start"], facts["best"]
+    print(f"taken:    the {made['taken']}: {made['reason']}")
+    print(f"file:     {facts['file']}")
+    print(f"trials:   {made['trials']}, {made['scorer']}, average cost at most "
+          f"{facts['limit']:.4g}")
+    rows = [
+        (f"threshold after layer {layer}", shown(start["thresholds"][index]),
+         shown(best["thresholds"][index]))
+        for index, layer in enumerate(exit_layers)
+    ]
+    for label, pick in (("", lambda t: t), (", held-out seeds", lambda t: t["held_out"])):
+        for figure in ("success", "cost"):
+            if pick(start) is not None:
+                rows.append((figure + label, *(f"{pick(t)[figure]:.4g}" for t in (start, best))))
+    console().print(table(
+        "search", ("", "start", f"best, trial {best['trial']}"), rows
+    ))
+    difference = facts["held_out_difference"]
+    if difference is not None:
+        print("success of the best less the start's on held-out seeds, in pairs: "
+              f"{difference['estimate']:+.3g} (95 %: {difference['low']:+.3g} to "
+              f"{difference['high']:+.3g})")

@@ -1,0 +1,71 @@
+"""The thresholds that a search starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from deer_ros.budget.budget import Budget, BudgetError
+from deer_ros.budget.calibration import Calibration
+from deer_ros.budget.cost import CostModel
+from deer_ros.budget.solution import solve
+from deer_ros.budget.solver import ALWAYS, NEVER
+from deer_ros.exit_rule import ExitRule
+from deer_ros.model.config import DeerConfig
+
+
+@dataclass(frozen=True)
+class Start:
+    """thresholds: one per exit of the model, all finite, 1e8 from the deepest permitted exit on.
+    metric: of the criterion. solved: whether they were solved for the budget."""
+
+    thresholds: tuple[float, ...]
+    metric: str
+    solved: bool
+
+
+def find_start(
+    config: DeerConfig,
+    budget: Budget,
+    prompt_tokens: int,
+    max_layer: int,
+    calibration: Calibration | None = None,
+    given: Sequence[float] | None = None,
+) -> Start:
+    """What is given, else solved from the calibration if there is a budget, else the model's own.
+
+    max_layer: the deepest permitted layer. given: one per exit of the model, or per permitted one.
+    Raises ValueError where they do not fit; BudgetError for a budget that cannot be met.
+    """
+    cost = CostModel(config, prompt_tokens)
+    check_reachable(budget, cost)
+    if given is not None:
+        return _start(config, max_layer, given, config.metric)
+    if calibration is not None and budget.limits:
+        solution = solve(budget, config, cost, None, calibration, max_layer)
+        return _start(config, max_layer, solution.thresholds, solution.metric, solved=True)
+    return _start(config, max_layer, config.thresholds, config.metric)
+
+
+def check_reachable(budget: Budget, cost: CostModel) -> None:
+    """BudgetError for an average below what a step costs that leaves as early as it can."""
+    least = float(cost.exit_gflops(budget.scope)[cost.first_exit])
+    asked = budget.average_gflops
+    if asked is not None and asked < least:
+        raise BudgetError(
+            f"average_gflops is {asked:g}; a step of this model costs at least {least:.6g} GFLOPs "
+            f"(scope {budget.scope}), as those are spent before the first exit can be taken. "
+            "Raise it."
+        )
+
+
+def _start(
+    config: DeerConfig,
+    max_layer: int,
+    thresholds: Sequence[float],
+    metric: str,
+    solved: bool = False,
+) -> Start:
+    rule = ExitRule.of(config, config.exit_layers[-1], thresholds, metric, max_layer)
+    finite = tuple(float(min(max(t, NEVER), ALWAYS)) for t in rule.thresholds)
+    return Start(finite, metric, solved)
