@@ -24,8 +24,9 @@ def node(tmp_path_factory):
     folder = tmp_path_factory.mktemp("policy")
     action = dataclasses.replace(tiny_config().action, executions_per_step=EXECUTIONS)
     model = write_tiny_model(folder / "model", action=action)
+    # The clock stands still while a test looks what has come, which must not stop the robot.
     with running_policy(folder, model=str(model), allow_simulation_model=True, use_sim_time=True,
-                        instruction="open the drawer") as client:
+                        safety__input_timeout=60.0, instruction="open the drawer") as client:
         client.wait_until(lambda: client.state() == "active")
         client.wait_until(lambda: client.static.get_subscription_count() == 1
                           and client.gripper.get_subscription_count() == 1
