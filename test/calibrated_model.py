@@ -23,7 +23,7 @@ def noise(seed: int) -> Observation:
 
 
 def write_calibrated_model(
-    folder: str | Path, seed: int = 0, episodes: int = 6, steps: int = 12, **changes
+    folder: str | Path, seed: int = 0, episodes: int = 6, steps: int = 8, **changes
 ) -> Path:
     """As `write_tiny_model`, with `calibration.safetensors`."""
     folder = write_tiny_model(folder, seed, **changes)
@@ -35,6 +35,6 @@ def write_calibrated_model(
     ]
     features = Features(torch.stack(values), layers, np.arange(episodes + 1) * steps)
     calibrate(
-        policy.model.head, policy.config, features, weights_fingerprint(folder), Settings()
+        policy.model.head, policy.config, features, weights_fingerprint(folder), Settings(rows=8)
     ).save(folder / CALIBRATION)
     return folder

@@ -1,5 +1,4 @@
-"""`deer bench`: what a model takes on this machine: milliseconds per part and exit, memory, loading.
-"""
+"""`deer bench`: what a model takes on this machine: milliseconds, memory, loading."""
 
 from __future__ import annotations
 
