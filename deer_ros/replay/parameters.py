@@ -98,6 +98,8 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _scalar(text: str) -> Any:
+    if re.fullmatch(r"[-+]?[0-9]+[eE][-+]?[0-9]+", text.strip()):
+        return float(text)  # text in YAML 1.1, which wants a point in it
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
