@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="folder of bags; what it holds already is kept and completed")
     parser.add_argument("--tasks", type=_tasks, default=DEMONSTRATION_TASKS, metavar="A,B",
                         help=f"of {', '.join(TASKS)} (default: the "
-                             f"{len(DEMONSTRATION_TASKS)} of the benchmark)")
+                             f"{len(DEMONSTRATION_TASKS)} of the bundled model)")
     parser.add_argument("--episodes", type=_positive, default=150, metavar="N",
                         help="successful episodes of each task (default: 150)")
     parser.add_argument("--seed", type=_not_negative, default=0, metavar="N",

@@ -80,16 +80,8 @@ _ALL = (
 TASKS: dict[str, Task] = {task.name: task for task in _ALL}
 """Every task by its name."""
 
-_FIXTURES = (
-    "drawer-open", "drawer-close", "button-press-topdown", "window-open", "window-close",
-    "faucet-open", "faucet-close",
-)  # fmt: skip
-DEMONSTRATION_TASKS: tuple[str, ...] = (
-    "push",
-    *_FIXTURES,
-    *(name for name, task in TASKS.items() if task.environment == THREE_BALLS),
-)
-"""The tasks of the benchmark: demonstrated, learned and evaluated when none is named."""
+DEMONSTRATION_TASKS: tuple[str, ...] = tuple(TASKS)[:10]
+"""The tasks of the bundled model: demonstrated and evaluated when none is named."""
 
 
 def find_task(name: str) -> Task:
