@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.proto.summary_pb2 import Summary
 
 from deer_ros.report.json_lines import append_line
 
@@ -19,13 +23,20 @@ class TrainingLog:
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / "log.jsonl"
-        self._writer = SummaryWriter(str(folder / "tensorboard"), flush_secs=10)
+        events = folder / "tensorboard"
+        events.mkdir(parents=True, exist_ok=True)
+        # Not SummaryWriter: its thread holds back what a kill takes away, even after a flush.
+        self._writer = EventsWriter(str(events / "events"), f".{os.getpid()}")
 
     def report(self, phase: str, step: int, steps: int, figures: dict[str, float]) -> None:
         """Figures after a step; see `deer_ros.training.run.Report`."""
         append_line(self._file, {"phase": phase, "step": step, **figures})
-        for name, value in figures.items():
-            self._writer.add_scalar(_tag(phase, name), value, step)
+        values = [
+            Summary.Value(tag=_tag(phase, name), simple_value=value)
+            for name, value in figures.items()
+        ]
+        now = Event(wall_time=time.time(), step=step, summary=Summary(value=values))
+        self._writer.write_event(now)
         self._writer.flush()
 
     def close(self) -> None:
