@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from pathlib import Path
 
 import rclpy
@@ -43,6 +44,8 @@ TABLE = (
 LOOK_PERIOD_S = 0.2
 REPORT_PERIOD_S = 1.0
 WARN_EVERY_S = 5.0
+# A policy that is stopped together with the recorder says so, and sends zero.
+LAST_WORDS_S = 0.5
 FAILED, USAGE_ERROR = 1, 2
 
 
@@ -150,6 +153,9 @@ def main() -> int:
     on_stop_signal(end)
     while not (stop.is_set() or node.failed):
         executor.spin_once(timeout_sec=0.2)
+    end_s = time.monotonic() + LAST_WORDS_S
+    while not node.failed and time.monotonic() < end_s:
+        executor.spin_once(timeout_sec=0.05)
     node.close()
     rclpy.shutdown()
     return FAILED if node.failed else 0
