@@ -347,6 +347,14 @@ class DeerPolicy:
         latents = self.model.see(seen)
         return latents if felt is None else self.model.with_proprioception(latents, felt)
 
+    @torch.inference_mode()
+    def expect(self, instruction: str | np.ndarray) -> None:
+        """Take a coming step's instruction in force: budgets are solved for its length from now on.
+
+        Raises ValueError for what the model cannot take.
+        """
+        self._prompt_of(instruction)
+
     def _prompt_of(self, instruction: str | np.ndarray) -> Prompt:
         """The prompt's tensors, made once per instruction; a budget is solved for its length."""
         text = isinstance(instruction, str)

@@ -118,7 +118,7 @@ def _figures(told: Mapping[str, Any]) -> str:
         ("ms a step", _spread(told["step_ms"])),
         ("difference to full depth", _spread(told["to_full_depth"])),
         ("difference to the recorded actions", _spread(told["to_recorded"])),
-        ("the same of full depth", _spread(told["full_depth_to_recorded"])),
+        ("full depth to the recorded actions", _spread(told["full_depth_to_recorded"])),
         ("gripper as recorded", _percent(told["gripper_as_recorded"])),
         ("pictures", f"{images.get('seen', 0)} seen, {images.get('used', 0)} used, "
                      f"{images.get('refused', 0)} refused"),

@@ -45,6 +45,7 @@ def exit_timeline(
     axes[0].plot(number, [step.exit_layer for step in steps], ".", ms=3, color=POLICY,
                  rasterized=len(steps) > MANY)
     axes[0].set(title="Exit of every step", ylabel="layer", yticks=layers)
+    axes[0].margins(y=0.12)
     spent = np.array([getattr(step, f"{scope}_gflops") for step in steps])
     axes[1].plot(number, np.cumsum(spent) / number, color=POLICY, label="spent, mean until then")
     if asked is not None:

@@ -134,7 +134,8 @@ class Lockstep:
         instruction: to be used instead of those in the bag, or None. on_message: is told how many
         messages have been read. Raises ValueError where a budget cannot be met.
         """
-        own = [_Run(self, asked, output) for asked in runs]
+        first = instruction or first_instruction(recording, topics.instruction)
+        own = [_Run(self, asked, output, first) for asked in runs]
         bag = _Bag(self, recording, topics, own, instruction)
         for count, (topic, recorded_ns, data) in enumerate(recording.messages(), start=1):
             output.copy(topic, recorded_ns, data)
@@ -284,7 +285,10 @@ class _Bag:
 class _Run:
     """One run: its settings, what it decides, what it says."""
 
-    def __init__(self, lockstep: Lockstep, asked: Asked, output: Output) -> None:
+    def __init__(
+        self, lockstep: Lockstep, asked: Asked, output: Output, instruction: str | None
+    ) -> None:
+        """instruction: the first one, which budgets are checked with."""
         settings = self.settings = asked.settings
         config = lockstep.policy.config
         plan = dataclasses.replace(Plan.of(settings, config), dry=NOTHING_MOVES)
@@ -300,6 +304,8 @@ class _Run:
         self._policy = lockstep.policy_of_a_run()
         if plan.budget is not None:
             # What cannot be met is told before the first step.
+            if asked.settings.instruction or instruction:
+                self._policy.expect(asked.settings.instruction or instruction)
             self._policy.set_budget(plan.budget, plan.rule.exits[-1], load=False)
         self._full_rule = ExitRule.of(config, lockstep.policy.model.max_layer)
         self._brain = Brain(self._policy, self._read, complain=lambda sentence: None)
@@ -426,6 +432,12 @@ class _Run:
 
 def _is_of_time(budget: Budget) -> bool:
     return budget.average_ms is not None or budget.latency_ms is not None
+
+
+def first_instruction(recording: Recording, topic: str) -> str | None:
+    """The first text on the topic that is not empty."""
+    texts = (recording.decode(topic, data).data for _, _, data in recording.messages([topic]))
+    return next((text for text in texts if text.strip()), None)
 
 
 def all_steps(bags: Sequence[BagResult], run: int) -> Iterator[StepRecord]:
