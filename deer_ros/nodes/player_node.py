@@ -51,7 +51,8 @@ ROWS = {row.name: row for row in TABLE}
 NAP_NS = 50_000_000
 # Reading ahead takes no more than this at a time.
 READING_NS = 5_000_000
-# /clock says where a bag begins this long before its first message, for it may overtake the clock.
+# Between /clock's jump to where a bag begins and the messages before and after it: topics overtake
+# each other.
 LEAD_NS = 100_000_000
 # For subscribers to be found.
 MATCHING_NS = 1_000_000_000
@@ -109,6 +110,8 @@ class PlayerNode(Node):
                 self._play_through(ahead, publishers.of)
                 if not self._value("loop"):
                     break
+                # A picture that came after the jump would be one from the future.
+                self._spin(LEAD_NS, self._told_ns or 0)
             self._tell_losses(recording, told)
             self._report(publishers, started_ns)
         return 0
