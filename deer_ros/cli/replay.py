@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from deer_ros.budget.budget import Budget
     from deer_ros.budget.timing import CostTable
     from deer_ros.replay.compare import Comparison
-    from deer_ros.replay.run import BagResult
+    from deer_ros.replay.results import BagResult
     from deer_ros.stepping.settings import Settings
 
     Runs = Sequence[tuple[str, Settings, Budget | None]]
@@ -175,8 +175,8 @@ def _replay_bag(
 ) -> BagResult:
     from deer_ros.data.new_bag import NewBag
     from deer_ros.data.recording import Recording
+    from deer_ros.replay.one_run import Asked
     from deer_ros.replay.output import Output, labelled
-    from deer_ros.replay.run import Asked
     from deer_ros.replay.topics import find_topics
 
     with Recording(bag) as recording, _progress(recording, title) as on_message:

@@ -13,7 +13,7 @@ import numpy as np
 
 from deer_ros.data.jpeg import encode_jpeg
 from deer_ros.replay import plots
-from deer_ros.replay.run import BagResult, Pictured, all_steps
+from deer_ros.replay.results import BagResult, Pictured, all_steps
 from deer_ros.report.files import write_text
 from deer_ros.report.tables import number
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from deer_ros.control.command import ActionSemantics
 from deer_ros.replay.records import StepRecord
-from deer_ros.replay.run import BagResult, RunResult
+from deer_ros.replay.results import BagResult, RunResult
 from deer_ros.stepping.plan import Plan
 
 PERCENTILES = (50, 95, 99)

@@ -24,9 +24,11 @@ from deer_ros.data.recording import Recording
 from deer_ros.observation import Observation
 from deer_ros.policy import DeerPolicy
 from deer_ros.replay.messages import stamp_ns
+from deer_ros.replay.one_run import Asked
 from deer_ros.replay.output import Output, labelled
 from deer_ros.replay.records import read_records
-from deer_ros.replay.run import Asked, BagResult, Lockstep
+from deer_ros.replay.results import BagResult
+from deer_ros.replay.run import Lockstep
 from deer_ros.replay.topics import Names, find_topics
 from deer_ros.stepping.settings import Settings
 
@@ -148,7 +150,7 @@ def test_what_is_read_back_is_what_was_done(model, tmp_path):
 
 
 def test_full_depth_is_the_deepest_exit_from_the_same_state(model, tmp_path):
-    bag = write_bag(tmp_path / "bag")
+    bag = write_bag(tmp_path / "bag", frames=30)
     steps = replay(model, bag, tmp_path / "out").runs[0].steps
     deepest = [step for step in steps if step.exit_layer == 6]
     early = [step for step in steps if step.exit_layer < 6]
