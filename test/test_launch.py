@@ -1,9 +1,10 @@
-"""The launch file, on machines that have `launch`: a ROS 2 installation, not the wheels."""
+"""The launch files, on machines that have `launch`: a ROS 2 installation, not the wheels."""
 
 from __future__ import annotations
 
 import pytest
 import yaml
+from camera_bag import write_camera_bag
 
 from deer_ros.resources import share
 
@@ -14,6 +15,7 @@ launch_ros = pytest.importorskip("launch_ros", reason=WHY_NOT)
 from launch.launch_description_sources import (  # noqa: E402
     get_launch_description_from_python_launch_file,
 )
+from launch_ros.event_handlers import OnStateTransition  # noqa: E402
 from launch_ros.utilities import evaluate_parameters  # noqa: E402
 
 DEFAULTS = {
@@ -21,12 +23,30 @@ DEFAULTS = {
     "instruction": "",
     "device": "",
     "dry_run": "",
+    "image_transport": "",
     "params_file": str(share("config", "deer.yaml")),
     "namespace": "",
     "use_sim_time": "false",
     "log_level": "info",
     "sim": "false",
     "task": "reach",
+    "record": "",
+}
+REPLAY_DEFAULTS = {
+    "model": "",
+    "rate": "1.0",
+    "loop": "false",
+    "start_paused": "false",
+    "params_file": str(share("config", "deer.yaml")),
+    "instruction": "",
+    "device": "",
+    "dry_run": "true",
+    "image_transport": "",
+    "remap": "",
+    "namespace": "",
+    "record": "",
+    "player": "auto",
+    "log_level": "info",
 }
 
 
@@ -35,16 +55,51 @@ def description():
     return get_launch_description_from_python_launch_file(str(share("launch", "deer.launch.py")))
 
 
-def launched_nodes(description, **arguments) -> dict[str, launch_ros.actions.Node]:
-    """The nodes that these launch arguments yield, by executable, ready to be started."""
+@pytest.fixture
+def replay():
+    return get_launch_description_from_python_launch_file(str(share("launch", "replay.launch.py")))
+
+
+@pytest.fixture
+def bag(tmp_path):
+    write_camera_bag(tmp_path / "bag", 3)
+    return tmp_path / "bag"
+
+
+def launched(entities, context) -> dict[str, launch.Action]:
+    """What is started, by executable: nodes, ready to be, and `ros2` commands."""
+    found = {}
+    for entity in entities:
+        if isinstance(entity, launch_ros.actions.Node):
+            entity._perform_substitutions(context)
+            found[entity.node_executable] = entity
+        elif isinstance(entity, launch.actions.ExecuteProcess):
+            found["ros2"] = entity
+        elif isinstance(entity, launch.actions.RegisterEventHandler):
+            if isinstance(entity.event_handler, OnStateTransition):
+                found |= launched(entity.event_handler.entities, context)
+        else:
+            found |= launched(entity.visit(context) or [], context)
+    return found
+
+
+def launched_nodes(description, **arguments) -> dict[str, launch.Action]:
     context = launch.LaunchContext()
     context.launch_configurations.update(arguments)
-    nodes = {}
-    for entity in description.entities:
-        for action in entity.visit(context) or []:
-            action._perform_substitutions(context)
-            nodes[action.node_executable] = action
-    return nodes
+    return launched(description.entities, context)
+
+
+def declared(description) -> dict[str, str]:
+    """Arguments with their defaults; those without one are left out."""
+    context = launch.LaunchContext()
+    return {
+        argument.name: "".join(part.perform(context) for part in argument.default_value)
+        for argument in description.get_launch_arguments() if argument.default_value is not None
+    }
+
+
+def remappings(node) -> dict[str, str]:
+    return dict(node.expanded_remapping_rules or ())
 
 
 def parameters(node) -> dict:
@@ -59,13 +114,14 @@ def parameters(node) -> dict:
 
 
 def test_the_arguments_and_their_defaults_are_the_documented_ones(description):
-    context = launch.LaunchContext()
-    declared = {
-        argument.name: "".join(part.perform(context) for part in argument.default_value)
-        for argument in description.get_launch_arguments()
-    }
-    assert declared == DEFAULTS
+    assert declared(description) == DEFAULTS
     assert all(argument.description for argument in description.get_launch_arguments())
+
+
+def test_the_arguments_of_a_replay_and_their_defaults_are_the_documented_ones(replay):
+    assert declared(replay) == REPLAY_DEFAULTS
+    names = {argument.name for argument in replay.get_launch_arguments()}
+    assert names == {"bag", *REPLAY_DEFAULTS}
 
 
 def test_the_policy_node_starts_alone_with_the_parameter_file(description):
@@ -126,3 +182,50 @@ def test_the_real_robot_is_not_driven_by_a_model_from_simulation(description):
 def test_a_wrong_word_is_refused(description, argument):
     with pytest.raises(RuntimeError, match=f'"{argument}" provided value "maybe"'):
         launched_nodes(description, **{argument: "maybe"})
+
+
+def test_a_recorder_is_started_beside_them_and_agrees_with_the_policy(description, tmp_path):
+    nodes = launched_nodes(description, record=str(tmp_path / "bag"), namespace="arm",
+                           image_transport="compressed", use_sim_time="true")
+    assert sorted(nodes) == ["policy_node", "recorder_node"]
+    assert nodes["recorder_node"].node_name == "/arm/recorder"
+    given = parameters(nodes["recorder_node"])
+    assert (given["folder"], given["use_sim_time"]) == (str(tmp_path / "bag"), True)
+    assert given["image.transport"] == "compressed"
+    assert parameters(nodes["policy_node"])["image.transport"] == "compressed"
+
+
+def test_a_bag_is_replayed_into_a_policy_that_moves_nothing_on_the_bags_clock(replay, bag):
+    nodes = launched_nodes(replay, bag=str(bag), player="deer_ros", rate="0.5", loop="true")
+    assert sorted(nodes) == ["player_node", "policy_node"]
+    policy, player = (parameters(nodes[name]) for name in ("policy_node", "player_node"))
+    assert policy["use_sim_time"] is True and policy["dry_run"] is True
+    assert policy["image.transport"] == "compressed", "as it is in the bag"
+    expected = {"bag": str(bag), "rate": 0.5, "loop": True, "wait_for": "deer"}
+    assert {name: player[name] for name in expected} == expected
+    assert remappings(nodes["player_node"])["/deer/action"] == "/recorded/deer/action"
+
+
+def test_topics_that_are_called_otherwise_are_the_policys_and_the_recorders(replay, bag, tmp_path):
+    nodes = launched_nodes(replay, bag=str(bag), player="deer_ros", record=str(tmp_path / "new"),
+                           remap="instruction:=/task end_effector/pose:=/tcp")
+    for name in ("policy_node", "recorder_node"):
+        assert remappings(nodes[name]) == {"instruction": "/task", "end_effector/pose": "/tcp"}
+
+
+def test_where_rosbag2_is_installed_it_plays_the_bag_once_the_policy_is_active(replay, bag):
+    found = launched_nodes(replay, bag=str(bag), player="rosbag2", rate="2", start_paused="true")
+    assert sorted(found) == ["policy_node", "ros2"]
+    context = launch.LaunchContext()
+    command = ["".join(part.perform(context) for part in word) for word in found["ros2"].cmd]
+    assert command[:4] == ["ros2", "bag", "play", str(bag)]
+    assert command[command.index("--rate") + 1] == "2" and "--clock" in command
+    assert "--start-paused" in command and "--loop" not in command
+    assert "/deer/twist:=/recorded/deer/twist" in command[command.index("--remap"):]
+
+
+def test_a_bag_without_the_cameras_is_refused_with_the_topics_that_it_has(replay, bag):
+    with pytest.raises(ValueError, match=r"lacks /front.*its topics are: .*/instruction"):
+        launched_nodes(replay, bag=str(bag), remap="camera/static/image:=/front")
+    with pytest.raises(FileNotFoundError, match="there is no bag at"):
+        launched_nodes(replay, bag="/no/such/bag")
