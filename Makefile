@@ -8,7 +8,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -e -o pipefail -c
 .DELETE_ON_ERROR:
 
-REQUIREMENTS := $(addprefix requirements/, ros-jazzy.txt build.txt core.txt sim.txt search.txt test.txt)
+REQUIREMENTS := $(addprefix requirements/, ros-jazzy.txt build.txt core.txt sim.txt lerobot.txt search.txt test.txt)
 ENVIRONMENT := source scripts/environment.bash
 
 # The install links to the sources: it changes with the list of files, not with what they hold.

@@ -48,6 +48,7 @@ setup(
         "zstandard",
     ],
     extras_require={
+        "lerobot": ["av>=12", "pyarrow"],
         "search": ["optuna>=5", "scipy"],
         "sim": ["metaworld>=3", "mujoco"],
         "train": ["accelerate>=1", "tensorboardX>=2.6"],

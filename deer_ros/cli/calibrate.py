@@ -22,7 +22,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     parser.add_argument("paths", nargs="+", metavar="[MODEL] DATA",
                         help="model directory, or its name on the Hugging Face hub (default: the "
-                             "bundled model), then bags, or folders of bags, of demonstrations")
+                             "bundled model), then demonstrations: bags, folders of bags, CALVIN "
+                             "or LeRobot datasets")
+    parser.add_argument("--lerobot", action="append", default=[], metavar="NAME=VALUE",
+                        help="what is what in a LeRobot dataset, as static=observation.images.top; "
+                             "may be given several times")
     parser.add_argument("--out", type=Path, metavar="FILE",
                         help="file to write (default: calibration.safetensors in the model)")
     parser.add_argument("--method", choices=METHODS, default="run-time",
@@ -74,12 +78,14 @@ def _calibrate(folder: Path, data: list[Path], settings: Any, arguments: Any) ->
     from deer_ros.calibration.calibrate import calibrate, needed_layers
     from deer_ros.calibration.features import gather_features
     from deer_ros.checkpoint.fingerprint import weights_fingerprint
-    from deer_ros.data.bag_reader import read_all_episodes
+    from deer_ros.data.lerobot_keys import LeRobotKeys
+    from deer_ros.data.readers import read_all_episodes
     from deer_ros.policy import DeerPolicy
 
     policy = DeerPolicy.from_pretrained(folder, arguments.device, arguments.dtype)
     fingerprint = weights_fingerprint(folder)
-    episodes = read_all_episodes(data, policy.config.action)
+    keys = LeRobotKeys.parse(arguments.lerobot)
+    episodes = read_all_episodes(data, policy.config.action, keys=keys)
     layers = needed_layers(policy.config, settings.method)
     with _reporting() as (frames, stage):
         features = gather_features(policy, episodes, layers, frames)

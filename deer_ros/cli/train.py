@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from deer_ros.training.config import EvaluationHook, TrainingConfig
     from deer_ros.training.run import Report
 
-HELP = "train a multi-exit model on bags of demonstrations"
+HELP = "train a multi-exit model on demonstrations"
 FAILED = 1
 # Of all figures, those that one line has room for.
 SHOWN = ("total", "gradient_norm", "validation_total", "evaluation_success")
@@ -28,7 +28,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     parser.add_argument("config", type=Path, help="YAML file with model, data and phases")
     parser.add_argument("--data", type=Path, nargs="+", required=True,
-                        help="bags, or folders of bags, of demonstrations")
+                        help="demonstrations: bags, folders of bags, CALVIN or LeRobot datasets")
+    parser.add_argument("--lerobot", action="append", default=[], metavar="NAME=VALUE",
+                        help="what is what in a LeRobot dataset, as static=observation.images.top; "
+                        "may be given several times")
     parser.add_argument("--out", type=Path, required=True,
                         help="folder of the run; a run that is there is resumed")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="changes",
@@ -53,14 +56,16 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.cpu:
         os.environ["ACCELERATE_USE_CPU"] = "true"
 
-    from deer_ros.data.bag_reader import read_all_episodes
+    from deer_ros.data.lerobot_keys import LeRobotKeys
+    from deer_ros.data.readers import read_all_episodes
     from deer_ros.training.config import TrainingConfig
     from deer_ros.training.folder import check_same_run, locked, remember_run
 
     config = TrainingConfig.load(arguments.config, arguments.changes)
     check_same_run(arguments.out, arguments.data, config)
     on_bad = _name_bad if arguments.skip_bad else None
-    episodes = read_all_episodes(arguments.data, _units(config), on_bad)
+    keys = LeRobotKeys.parse(arguments.lerobot)
+    episodes = read_all_episodes(arguments.data, _units(config), on_bad, keys)
     evaluate = _evaluation(config.evaluation) if config.evaluation.every_steps else None
     if arguments.processes > 1 and "WORLD_SIZE" not in os.environ:
         _launch(arguments)
@@ -98,6 +103,7 @@ def _launch(arguments: argparse.Namespace) -> NoReturn:
     command += [str(arguments.config), "--out", str(arguments.out)]
     command += ["--data", *map(str, arguments.data), "--threads", str(arguments.threads)]
     command += [word for change in arguments.changes for word in ("--set", change)]
+    command += [word for value in arguments.lerobot for word in ("--lerobot", value)]
     command += ["--skip-bad"] * arguments.skip_bad + ["--json"] * arguments.json
     os.execv(command[0], command)
 

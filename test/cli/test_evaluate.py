@@ -91,7 +91,7 @@ def test_the_file_tells_every_episode_and_is_not_run_again(folder, results, caps
 def test_a_killed_run_goes_on_where_it_was(folder, tmp_path, capsys):
     file = tmp_path / "results.jsonl"
     asked = [
-        "evaluate", str(folder), "--tasks", TASK, "--episodes", "40", "--threshold", "0.2",
+        "evaluate", str(folder), "--tasks", TASK, "--episodes", "6", "--threshold", "0.2",
         "--out", str(file), "--json",
     ]  # fmt: skip
     running = subprocess.Popen(
@@ -99,7 +99,7 @@ def test_a_killed_run_goes_on_where_it_was(folder, tmp_path, capsys):
         start_new_session=True,
     )
     deadline = time.monotonic() + 120
-    while not file.exists() or file.read_bytes().count(b"\n") < 8:
+    while not file.exists() or file.read_bytes().count(b"\n") < 6:
         assert running.poll() is None and time.monotonic() < deadline
         time.sleep(0.02)
     os.killpg(running.pid, signal.SIGKILL)
@@ -111,8 +111,8 @@ def test_a_killed_run_goes_on_where_it_was(folder, tmp_path, capsys):
     assert file.read_bytes().startswith(kept[: kept.rfind(b"\n") + 1])
     episodes = [line for line in lines(file) if line["kind"] == "episode"]
     keys = [(e["setting"], e["task"], e["seed"]) for e in episodes]
-    assert len(keys) == len(set(keys)) == 3 * 40
-    assert len(json.loads(capsys.readouterr().out)) == 3 * 40
+    assert len(keys) == len(set(keys)) == 3 * 6
+    assert len(json.loads(capsys.readouterr().out)) == 3 * 6
 
 
 def test_a_file_is_not_continued_with_another_model_or_another_meaning(

@@ -1,0 +1,50 @@
+"""Episodes out of whatever demonstrations lie at a path: bags, CALVIN's or LeRobot's datasets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
+from pathlib import Path
+
+from deer_ros.data import bag_reader, calvin, lerobot
+from deer_ros.data.episode import Episode
+from deer_ros.data.lerobot_keys import LeRobotKeys
+from deer_ros.data.units import ActionUnits
+
+
+def read_all_episodes(
+    paths: Iterable[str | Path],
+    action: ActionUnits,
+    on_bad: Callable[[ValueError], None] | None = None,
+    keys: LeRobotKeys | None = None,
+) -> Iterator[Episode]:
+    """The episodes at several paths, one path after the other, one episode in memory at a time.
+
+    A path is a bag or a folder of bags, a CALVIN dataset or split (of a whole dataset the training
+    split is read), or a LeRobot dataset.
+
+    Args:
+        action: the units that the episodes' actions shall have.
+        on_bad: hears of what cannot be used, which is left out then; None: it is refused.
+        keys: which values of a LeRobot dataset are what.
+
+    Raises:
+        FileNotFoundError, ValueError: at once, where a path holds no demonstrations, or none whose
+            actions can be brought into these units.
+        ValueError: while iterating, naming what is damaged or no episode.
+    """
+    return chain.from_iterable([_read(Path(path), action, on_bad, keys) for path in paths])
+
+
+def _read(
+    path: Path,
+    action: ActionUnits,
+    on_bad: Callable[[ValueError], None] | None,
+    keys: LeRobotKeys | None,
+) -> Iterator[Episode]:
+    split = calvin.find_split(path)
+    if split is not None:
+        return calvin.read_split(split, action, on_bad)
+    if lerobot.is_lerobot(path):
+        return lerobot.read_dataset(path, action, keys, on_bad)
+    return bag_reader.read_all_episodes([path], action, on_bad)

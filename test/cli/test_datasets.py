@@ -1,0 +1,91 @@
+"""`deer train` and `deer calibrate` on datasets that are no bags."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import yaml
+from datasets import CAMERAS, write_calvin, write_lerobot
+from tiny_model import tiny_config, write_tiny_model
+
+from deer_ros.cli.main import main
+from deer_ros.model.schema import to_dict
+
+STRETCHES = (("open the drawer", 0, 7), ("close the drawer", 8, 15), ("open the drawer", 16, 22))
+
+
+@pytest.fixture
+def config(tmp_path):
+    file = tmp_path / "run.yaml"
+    file.write_text(yaml.safe_dump({
+        "model": to_dict(tiny_config()),
+        "vision": {"steps": 0},
+        "policy": {"steps": 2, "batch_windows": 2, "window": 4, "warmup_steps": 1},
+    }))
+    return file
+
+
+@pytest.fixture(params=["calvin", "lerobot"])
+def dataset(request, tmp_path):
+    folder = tmp_path / request.param
+    if request.param == "calvin":
+        write_calvin(folder / "training", STRETCHES)
+    else:
+        pytest.importorskip("pyarrow")
+        pytest.importorskip("av")
+        write_lerobot(folder)
+    return folder
+
+
+def train(config, data, out, *more):
+    return main(["train", str(config), "--data", str(data), "--out", str(out), *more])
+
+
+def test_a_model_is_trained_on_a_dataset(config, dataset, tmp_path, capsys):
+    assert train(config, dataset, tmp_path / "run", "--json") == 0
+    model = json.loads(capsys.readouterr().out)["model"]
+    assert main(["info", model]) == 0
+
+
+def test_a_model_is_calibrated_on_a_dataset(dataset, tmp_path, capsys):
+    model = write_tiny_model(tmp_path / "model")
+    if dataset.name == "lerobot":
+        # Words that the small tokenizer knows.
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        texts = pa.table({"task_index": [0, 1], "task": ["open the drawer", "close the drawer"]})
+        pq.write_table(texts, dataset / "meta/tasks.parquet")
+    assert main(["calibrate", str(model), str(dataset), "--json"]) == 0
+    assert (model / "calibration.safetensors").is_file()
+    assert json.loads(capsys.readouterr().out)
+
+
+def test_options_reach_the_reader(config, tmp_path, capsys):
+    pytest.importorskip("pyarrow")
+    pytest.importorskip("av")
+    folder = tmp_path / "lerobot"
+    write_lerobot(folder)
+    (folder / "meta/stats.json").unlink()
+    assert train(config, folder, tmp_path / "a") == 2
+    said = capsys.readouterr().err
+    assert "gripper_threshold=X" in said and said.count("\n") == 1
+    named = ("--lerobot", "gripper_threshold=0.5", "--lerobot", f"static={CAMERAS[0]}")
+    assert train(config, folder, tmp_path / "a", *named) == 0
+    assert train(config, folder, tmp_path / "b", "--lerobot", "thumb=1") == 2
+    assert "'thumb=1' must be NAME=VALUE" in capsys.readouterr().err
+
+
+def test_a_damaged_dataset_is_refused_or_left_out_as_the_flag_says(config, tmp_path, capsys):
+    folder = tmp_path / "calvin"
+    write_calvin(folder, STRETCHES)
+    (folder / "episode_0000009.npz").write_bytes(b"")
+    assert train(config, folder, tmp_path / "run") == 2
+    said = capsys.readouterr().err
+    assert "episode_0000009.npz cannot be read" in said and said.count("\n") == 1
+    assert not (tmp_path / "run" / "frames").exists()
+    shutil.rmtree(tmp_path / "run", ignore_errors=True)
+    assert train(config, folder, tmp_path / "run", "--skip-bad") == 0
+    assert "skipped: " in capsys.readouterr().err

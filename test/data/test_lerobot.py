@@ -1,0 +1,216 @@
+"""LeRobot's layout v3, on folders that are written here."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import numpy as np
+import pytest
+from datasets import CAMERAS, SIZES, write_info, write_lerobot
+from episodes import Units
+
+from deer_ros.data.lerobot_keys import LeRobotKeys
+from deer_ros.data.readers import read_all_episodes
+
+pq = pytest.importorskip("pyarrow.parquet")
+pytest.importorskip("av")
+
+LENGTHS = (7, 5, 9)
+AT_10_HZ = Units(rate_hz=10.0)
+
+
+def episodes(folder, units=AT_10_HZ, on_bad=None, **keys):
+    return list(read_all_episodes([folder], units, on_bad, LeRobotKeys(**keys)))
+
+
+@pytest.mark.parametrize("videos", [True, False])
+def test_every_episode_comes_with_its_own_frames(tmp_path, videos):
+    held = write_lerobot(tmp_path, LENGTHS, videos=videos)
+    found = episodes(tmp_path)
+    assert [len(e) for e in found] == list(LENGTHS)
+    assert [e.instruction for e in found] == ["open it", "close it", "open it"]
+    start = 0
+    for episode in found:
+        part = slice(start, start + len(episode))
+        start = part.stop
+        np.testing.assert_allclose(episode.actions[:, :6], held["action"][part, :6], rtol=1e-5)
+        np.testing.assert_array_equal(episode.actions[:, 6], 2 * held["action"][part, 6] - 1)
+        np.testing.assert_array_equal(episode.proprioception, held["observation.state"][part])
+        assert episode.proprioception_names == ("x", "y", "z")
+        assert np.diff(episode.stamps_ns) == pytest.approx(1e8, abs=1e3)
+        for pictures, key in zip((episode.static, episode.gripper), CAMERAS):
+            assert pictures.shape[1:] == (*SIZES[key], 3)
+            # Neighbouring frames differ by far more than the video's loss.
+            colours = pictures.reshape(len(pictures), -1, 3).mean(axis=1)
+            np.testing.assert_allclose(colours, held[key][part], atol=3)
+
+
+def test_an_episode_of_two_tasks_becomes_two(tmp_path):
+    write_lerobot(tmp_path, (6,))
+    file = tmp_path / "data/chunk-000/file-000.parquet"
+    table = pq.read_table(file).to_pydict()
+    table["task_index"] = [0, 0, 1, 1, 1, 0]
+    import pyarrow as pa
+
+    pq.write_table(pa.table(table), file)
+    found = episodes(tmp_path)
+    assert [(e.instruction, len(e)) for e in found] == [
+        ("open it", 2), ("close it", 3), ("open it", 1)
+    ]  # fmt: skip
+    assert found[1].stamps_ns[0] == pytest.approx(2e8, abs=1e3)
+
+
+def test_keys_say_what_is_what(tmp_path):
+    held = write_lerobot(tmp_path)
+    found = episodes(
+        tmp_path, static=CAMERAS[1], gripper=CAMERAS[0], pose=(2, 1, 0, 5, 4, 3), state="none",
+        gripper_open="low", gripper_threshold=0.5,
+    )  # fmt: skip
+    np.testing.assert_allclose(
+        found[0].actions[:, :6], held["action"][:7, [2, 1, 0, 5, 4, 3]], rtol=1e-5
+    )
+    np.testing.assert_array_equal(found[0].actions[:, 6], 1 - 2 * held["action"][:7, 6])
+    assert found[0].proprioception is None
+    assert found[0].static.shape[1:3] == SIZES[CAMERAS[1]]
+
+
+def test_actions_come_in_the_models_units(tmp_path):
+    """Metres at 10 Hz, for a model of 0.04 m at 20 Hz; radians alike, 0.05 rad."""
+    held = write_lerobot(tmp_path)
+    found = episodes(tmp_path, Units(), linear_scale=1.0, angular_scale=1.0)
+    np.testing.assert_allclose(
+        found[0].actions[:, :3], held["action"][:7, :3] * 10 / 0.8, rtol=1e-5
+    )
+    np.testing.assert_allclose(found[0].actions[:, 3:6], held["action"][:7, 3:6] * 10, rtol=1e-5)
+
+
+def test_options_are_read_from_texts():
+    keys = LeRobotKeys.parse(["static=top", "pose=6,5,4,3,2,1", "gripper_column=0",
+                              "gripper_threshold=0.3", "linear_scale=0.01"])
+    assert keys == LeRobotKeys("top", pose=(6, 5, 4, 3, 2, 1), gripper_column=0,
+                               gripper_threshold=0.3, linear_scale=0.01)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("top", "must be NAME=VALUE"), ("camera=top", "must be NAME=VALUE"),
+        ("pose=0,1", "six places"), ("pose=0,1,2,3,4,6", "six places"), ("pose=a", "no number"),
+        ("pose=-1,0,1,2,3,4", "counted from 0"), ("gripper_open=wide", "allowed are high and low"),
+        ("linear_scale=0", "must be a number above 0"), ("linear_scale=nan", "above 0"),
+    ],
+)  # fmt: skip
+def test_wrong_options_are_refused(text, said):
+    with pytest.raises(ValueError, match=said):
+        LeRobotKeys.parse([text])
+
+
+def rewrite(folder, name, change):
+    """Change a table as a dictionary of columns."""
+    import pyarrow as pa
+
+    (file,) = folder.glob(name)
+    table = pq.read_table(file).to_pydict()
+    change(table)
+    pq.write_table(pa.table(table), file)
+
+
+SPOILS = {
+    "description": (
+        lambda f: (f / "meta/info.json").write_text("{"), "info.json is no description"),
+    "older layout": (
+        lambda f: write_info(f, codebase_version="v2.1"), "the layout is v2.1; v3 is read"),
+    "no rate": (lambda f: write_info(f, fps="often"), "info.json is no description"),
+    "no cameras": (
+        lambda f: write_info(f, features={"action": {"dtype": "float32"}}),
+        "static camera is not to be told from its name; the cameras are none"),
+    "no action": (
+        lambda f: write_info(f, features={"a": {"dtype": "video"}, "wrist": {"dtype": "video"}}),
+        "has no feature 'action'"),
+    "tasks": (lambda f: (f / "meta/tasks.parquet").unlink(), "tasks.parquet is missing"),
+    "tasks' columns": (
+        lambda f: rewrite(f, "meta/tasks.parquet", lambda t: t.pop("task_index")),
+        "tasks.parquet has the columns"),
+    "episodes": (
+        lambda f: (f / "meta/episodes/chunk-000/file-000.parquet").write_bytes(b"PAR1"),
+        "file-000.parquet cannot be read"),
+    "episodes' columns": (
+        lambda f: rewrite(f, "meta/episodes/*/*", lambda t: t.pop("dataset_to_index")),
+        "lacks the column dataset_to_index"),
+    "statistics": (
+        lambda f: (f / "meta/stats.json").unlink(), "name what separates closed from open"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", SPOILS)
+def test_a_wrong_description_is_refused_at_once(tmp_path, kind):
+    write_lerobot(tmp_path)
+    spoil, said = SPOILS[kind]
+    spoil(tmp_path)
+    with pytest.raises(ValueError, match=said):
+        read_all_episodes([tmp_path], AT_10_HZ)
+
+
+BAD_EPISODES = {
+    "no data": (
+        lambda f: (f / "data/chunk-000/file-001.parquet").unlink(), "001.parquet is missing"),
+    "no video": (
+        lambda f: (f / f"videos/{CAMERAS[1]}/chunk-000/file-001.mp4").unlink(),
+        "001.mp4 is missing"),
+    "damaged video": (
+        lambda f: (f / f"videos/{CAMERAS[0]}/chunk-000/file-001.mp4").write_bytes(b"no video"),
+        "001.mp4 cannot be read as a video"),
+    "short video": (
+        lambda f: rewrite(f, "meta/episodes/*/*", lambda t: t[
+            f"videos/{CAMERAS[0]}/from_timestamp"].__setitem__(2, 60.0)),
+        "has no picture at 60.000 s"),
+    "fewer frames": (
+        lambda f: rewrite(f, "meta/episodes/*/*", lambda t: t[
+            "dataset_to_index"].__setitem__(2, 99)),
+        "has 9 of its 87 frames"),
+    "NaN": (
+        lambda f: rewrite(f, "data/*/file-001.parquet", lambda t: t[
+            "action"].__setitem__(4, [float("nan")] * 7)),
+        "actions of frame 4 holds NaN"),
+    "unknown task": (
+        lambda f: rewrite(f, "data/*/file-001.parquet", lambda t: t[
+            "task_index"].__setitem__(slice(None), [8] * 9)),
+        "has no task 8"),
+    "short actions": (
+        lambda f: rewrite(f, "data/*/file-001.parquet", lambda t: t[
+            "action"].__setitem__(slice(None), [[0.0] * 4] * 9)),
+        "has 4 values; value 6 is asked for"),
+    "a wrong path": (
+        lambda f: write_info(f, data_path="{nothing}.parquet"), "which names no file"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", BAD_EPISODES)
+def test_a_bad_episode_is_named_or_left_out(tmp_path, kind):
+    write_lerobot(tmp_path, LENGTHS)
+    spoil, said = BAD_EPISODES[kind]
+    spoil(tmp_path)
+    with pytest.raises(ValueError, match=said):
+        episodes(tmp_path)
+    heard = []
+    kept = 0 if kind == "a wrong path" else 2
+    assert len(episodes(tmp_path, on_bad=heard.append)) == kept and len(heard) == 3 - kept
+
+
+@pytest.mark.parametrize("module", ["pyarrow.parquet", "av"])
+def test_a_missing_library_is_said_in_a_sentence(tmp_path, monkeypatch, module):
+    write_lerobot(tmp_path)
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ValueError, match="pip install -r requirements/lerobot.txt"):
+        episodes(tmp_path)
+
+
+def test_names_of_cameras_that_tell_nothing_must_be_named(tmp_path):
+    write_lerobot(tmp_path, videos=False)
+    info = json.loads((tmp_path / "meta/info.json").read_text())
+    info["features"]["observation.images.side"] = {"dtype": "image"}
+    (tmp_path / "meta/info.json").write_text(json.dumps(info))
+    with pytest.raises(ValueError, match="static camera is not to be told .* by static=KEY"):
+        episodes(tmp_path)
+    assert len(episodes(tmp_path, static=CAMERAS[0])) == 3
