@@ -50,7 +50,9 @@ class Writing:
         """Have a message written. False: it was dropped."""
         size = len(data) + OVERHEAD_BYTES
         with self._condition:
-            if self.failure or self._waiting_bytes + size > self._limit_bytes:
+            # One message is always taken, however large it is.
+            is_full = self._waiting_bytes and self._waiting_bytes + size > self._limit_bytes
+            if self.failure or is_full:
                 self.dropped[channel.topic] += 1
                 return False
             self._waiting.append((channel, recorded_ns, data))
