@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "resources": set(),
     "report": set(),
     "control": set(),
-    "data": set(),
+    "data": {"resources"},
     "sim": {"data"},
     "model": set(),
     "budget": {"model"},

@@ -22,8 +22,8 @@ CHECKOUT = Path(__file__).parents[1]
 EXECUTABLES = ("policy_node", "sim_node", "demo", "deer")
 NODES = EXECUTABLES[:3]
 # Import names of what apt packages bring.
-APT_KEYS = {"cv2": "python3-opencv", "numpy": "python3-numpy", "PIL": "python3-pil",
-            "yaml": "python3-yaml", "huggingface_hub": "huggingface-hub"}  # fmt: skip
+APT_KEYS = {"cv2": "python3-opencv", "matplotlib": "python3-matplotlib", "numpy": "python3-numpy",
+            "PIL": "python3-pil", "yaml": "python3-yaml", "huggingface_hub": "huggingface-hub"}  # fmt: skip
 PIP_NAMES = {"cv2": "opencv-python-headless", "PIL": "pillow", "yaml": "pyyaml",
              "cv_bridge": "cv-bridge", "huggingface_hub": "huggingface-hub"}  # fmt: skip
 NO_ROS = "import sys; sys.modules['rclpy'] = None  # an import of it raises\n"
