@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from deer_ros.budget.budget import Budget
+    from deer_ros.checkpoint.thresholds import SearchedThresholds
     from deer_ros.model.config import DeerConfig
     from deer_ros.search.scoring import Scorer
-    from deer_ros.search.search import Problem, Score, Search, Trial, Verdict
+    from deer_ros.search.search import Search, Trial, Verdict
 
 HELP = "Bayesian optimisation of thresholds against rollouts, within a budget"
 
@@ -82,13 +83,14 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         for _ in track(trials, missing, lambda trial: _line(trial, search)):
             pass
+        _say(f"comparing the best with the start on {arguments.held_out} held-out seeds")
         verdict = search.verdict()
     except KeyboardInterrupt:
         _say_interrupted(search, arguments)
         raise
-    made = _made(search.problem, verdict)
-    write_json(out, _stored(search, verdict, exit_layers, made).to_json())
-    facts = {"file": str(out), **_facts(search, verdict), "made": made}
+    facts = _facts(search, verdict)
+    write_json(out, _stored(search, verdict, exit_layers, facts).to_json())
+    facts["file"] = str(out)
     if arguments.json:
         print(json.dumps(facts, indent=2))
     else:
@@ -113,7 +115,8 @@ def _prepared(arguments: argparse.Namespace) -> tuple[Search, Path, tuple[int, .
     from deer_ros.checkpoint.directory import inspect_model
     from deer_ros.checkpoint.fingerprint import find_calibration, weights_fingerprint
     from deer_ros.resources import find_model
-    from deer_ros.search.search import Problem, Search
+    from deer_ros.search.problem import Problem
+    from deer_ros.search.search import Search
     from deer_ros.search.space import Space, searched_exits
     from deer_ros.search.start import find_start
 
@@ -209,67 +212,42 @@ def _line(trial: Trial, search: Search) -> str:
 
 
 def _say_interrupted(search: Search, arguments: argparse.Namespace) -> None:
-    done = f"deer search: interrupted after {len(search.done())} of {arguments.trials} trials"
-    if arguments.storage is None:
-        print(f"{done}; without --storage they are lost.", file=sys.stderr)
-    else:
-        print(f"{done}; the same command goes on from there.", file=sys.stderr)
+    done = f"interrupted after {len(search.done())} of {arguments.trials} trials"
+    lost = arguments.storage is None
+    _say(f"{done}; {'without --storage they are lost' if lost else 'the same command goes on'}.")
 
 
-def _stored(search: Search, verdict: Verdict, exit_layers: tuple[int, ...], made: dict) -> Any:
+def _say(sentence: str) -> None:
+    print(f"deer search: {sentence}", file=sys.stderr)
+
+
+def _facts(search: Search, verdict: Verdict) -> dict[str, Any]:
+    """What `deer search --json` prints, but for the file."""
+    problem = search.problem
+    return {
+        "by": "deer search",
+        "scorer": problem.scorer,
+        "average_gflops": problem.budget,
+        "scope": problem.scope,
+        "seeds": list(problem.seeds),
+        "held_out_seeds": list(problem.held_out),
+        "thresholds": list(verdict.taken.thresholds),
+        "metric": search.start.metric,
+        "max_layer": problem.max_layer,
+        **verdict.to_json(),
+    }
+
+
+def _stored(
+    search: Search, verdict: Verdict, exit_layers: tuple[int, ...], facts: dict[str, Any]
+) -> SearchedThresholds:
     from deer_ros.checkpoint.thresholds import SearchedThresholds
 
+    made = {key: value for key, value in facts.items() if key not in ("thresholds", "metric")}
     return SearchedThresholds(
         exit_layers, verdict.taken.thresholds, search.start.metric, search.problem.fingerprint,
         made,
     )
-
-
-def _made(problem: Problem, verdict: Verdict) -> dict[str, Any]:
-    """What the file says of where its thresholds come from."""
-    return {
-        "by": "deer search",
-        "taken": "start" if verdict.taken.is_start else "best trial",
-        "reason": verdict.reason,
-        "trials": verdict.trials,
-        "scorer": problem.scorer,
-        "average_gflops": problem.budget,
-        "scope": problem.scope,
-        "max_layer": problem.max_layer,
-        "seeds": list(problem.seeds),
-        "held_out_seeds": list(problem.held_out),
-        "held_out": _score(
-            verdict.held_out_start if verdict.taken.is_start else verdict.held_out_best
-        ),
-    }
-
-
-def _facts(search: Search, verdict: Verdict) -> dict[str, Any]:
-    """What `deer search --json` prints, but for the file and how it was made."""
-    difference = verdict.difference
-    return {
-        "thresholds": list(verdict.taken.thresholds),
-        "metric": search.start.metric,
-        "max_layer": search.problem.max_layer,
-        "limit": verdict.limit,
-        "keeps_budget": verdict.keeps_budget,
-        "start": _trial(verdict.start, verdict.held_out_start),
-        "best": _trial(verdict.best, verdict.held_out_best),
-        "held_out_difference": None if difference is None else vars(difference),
-    }
-
-
-def _trial(trial: Trial, held_out: Score | None) -> dict[str, Any]:
-    return {
-        "trial": trial.number,
-        "thresholds": list(trial.thresholds),
-        **_score(trial.score),
-        "held_out": _score(held_out),
-    }
-
-
-def _score(score: Score | None) -> dict[str, float] | None:
-    return None if score is None else {"success": score.success, "cost": score.cost}
 
 
 def _print(facts: dict[str, Any], exit_layers: tuple[int, ...]) -> None:
@@ -279,11 +257,12 @@ def _print(facts: dict[str, Any], exit_layers: tuple[int, ...]) -> None:
     def shown(threshold: float) -> str:
         return "always" if threshold >= ALWAYS else "never" if threshold < 0 else number(threshold)
 
-    made, start, best = facts["made"], facts["start"], facts["best"]
-    print(f"taken:    the {made['taken']}: {made['reason']}")
+    start, best, budget = facts["start"], facts["best"], facts["average_gflops"]
+    print(f"taken:    the {facts['taken']}: {facts['reason']}")
     print(f"file:     {facts['file']}")
-    print(f"trials:   {made['trials']}, {made['scorer']}, average cost at most "
-          f"{facts['limit']:.4g}")
+    print(f"trials:   {facts['trials']}, {facts['scorer']}")
+    print(f"budget:   {'what the start costs' if budget is None else f'{budget:g}'}, scope "
+          f"{facts['scope']}")
     rows = [
         (f"threshold after layer {layer}", shown(start["thresholds"][index]),
          shown(best["thresholds"][index]))

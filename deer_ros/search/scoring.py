@@ -56,6 +56,10 @@ class Score:
         """Mean over the episodes."""
         return float(np.mean(self.successes))
 
+    def to_json(self) -> dict[str, float]:
+        """Both means."""
+        return {"success": self.success, "cost": self.cost}
+
 
 def checked(answer: object, scorer: str) -> Score:
     """A scorer's answer as a `Score`. ValueError where it is none."""

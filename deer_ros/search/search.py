@@ -1,4 +1,4 @@
-"""The search: what it is for, its trials, and whether what it found is better than the start."""
+"""One worker's part in a search: a study of trials, each scored on the same episodes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import logging
 import traceback
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,85 +15,19 @@ import optuna
 from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from deer_ros.evaluation.statistics import Interval, paired_difference
+from deer_ros.search.problem import TOLERANCE, Problem, Trial
 from deer_ros.search.samplers import SAMPLERS, SeededByTrial
 from deer_ros.search.scoring import Score, Scorer, checked
 from deer_ros.search.space import Space
 from deer_ros.search.start import Start
 from deer_ros.search.storage import open_study
+from deer_ros.search.verdict import Verdict, judge, ranked
 
 BUDGET = "cost within the budget"
 WORDS = {
     "fingerprint": "model's fingerprint", "given": "start", "max_layer": "deepest layer",
     "held_out": "list of held-out seeds", "seeds": "list of seeds",
 }
-# Rounding of a mean must not decide.
-TOLERANCE = 1e-9
-
-
-@dataclass(frozen=True)
-class Problem:
-    """What is searched for: the same for all workers of a study, and whenever it is resumed.
-
-    fingerprint: of the model's weights. scorer: its name. budget: upper limit of the average cost
-    of a step; None: what the start costs. scope: what the cost counts. max_layer: the deepest
-    permitted layer. seeds: of the trials' episodes, the same for all of them. held_out: of the
-    episodes on which what was found is compared with the start. span: of the box around the start.
-    given: thresholds that the user said to start from, or None.
-    """
-
-    fingerprint: str
-    scorer: str
-    budget: float | None
-    scope: str
-    max_layer: int
-    seeds: tuple[int, ...]
-    held_out: tuple[int, ...]
-    span: float
-    given: tuple[float, ...] | None = None
-
-    def __post_init__(self) -> None:
-        if not self.seeds or not self.held_out or set(self.seeds) & set(self.held_out):
-            raise ValueError("there must be seeds, and others that are held out.")
-
-
-@dataclass(frozen=True)
-class Trial:
-    """number: in the study. score: on the search's seeds."""
-
-    number: int
-    thresholds: tuple[float, ...]
-    score: Score
-    is_start: bool
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What a search comes to.
-
-    trials: of the study that are done. start, best: the trial that began it, and the best one
-    within `limit`, the upper limit of the average cost on the search's seeds. taken: what to use.
-    reason: why, as a sentence. held_out_start, held_out_best: their scores on other episodes, the
-    same for both; None where the start itself is the best. difference: of their success in pairs,
-    best less start. keeps_budget: whether `taken` does, on the held-out episodes if there are any.
-    """
-
-    trials: int
-    start: Trial
-    best: Trial
-    limit: float
-    taken: Trial
-    reason: str
-    held_out_start: Score | None = None
-    held_out_best: Score | None = None
-    difference: Interval | None = None
-    keeps_budget: bool = True
-
-    @property
-    def cost(self) -> float:
-        """Average cost of what is taken."""
-        held_out = self.held_out_start if self.taken is self.start else self.held_out_best
-        return (held_out or self.taken.score).cost
 
 
 class Search:
@@ -149,65 +82,20 @@ class Search:
             has_start = has_start or trial.is_start
         return trials
 
-    @property
-    def limit(self) -> float:
-        """Of the average cost on the search's seeds."""
-        return self._first().score.cost if self.problem.budget is None else self.problem.budget
-
     def best(self) -> Trial:
-        """Most success within the limit, then least cost; the start where none keeps the limit."""
-        within = [t for t in self.done() if t.score.cost <= self.limit * (1 + TOLERANCE)]
-        if not within:
-            return self._first()
-        return max(within, key=lambda t: (t.score.success, -t.score.cost, -t.number))
+        """Most success within the budget, then least cost; the start where none does better."""
+        start = self._first()
+        return next(iter(ranked(self.problem, self.done(), start)), start)
 
     def verdict(self) -> Verdict:
-        """Compare the best trial with the start on held-out episodes, in pairs."""
-        start, best, limit = self._first(), self.best(), self.limit
-        if best.is_start:
-            reason = "no trial within the budget did better than the start."
-            verdict = Verdict(len(self.done()), start, best, limit, start, reason)
-        else:
-            theirs, ours = self._held_out(start), self._held_out(best)
-            taken, reason = self._compared(start, theirs, best, ours)
-            verdict = Verdict(
-                len(self.done()), start, best, limit, taken, reason, theirs, ours,
-                paired_difference([ours.successes], [theirs.successes]),
+        """What the search comes to; runs episodes on the held-out seeds."""
+        verdict = None
+        # Other workers may have finished trials in the meantime.
+        while verdict is None or verdict.trials < len(self.done()):
+            verdict = judge(
+                self.problem, self.start.solved, self.done(), self._first(), self._held_out
             )
-        return verdict if self._keeps(verdict.cost) else dataclasses.replace(
-            verdict,
-            keeps_budget=False,
-            reason=f"{verdict.reason} It costs {verdict.cost:.4g} a step, more than the budget of "
-            f"{self.problem.budget:.4g}.",
-        )
-
-    def _compared(
-        self, start: Trial, theirs: Score, best: Trial, ours: Score
-    ) -> tuple[Trial, str]:
-        """Which of the two to take, by their held-out scores, and why."""
-        if len(ours.successes) != len(theirs.successes):
-            raise ValueError(
-                f"the scorer answered with {len(theirs.successes)} and {len(ours.successes)} "
-                "successes for the same seeds; there must be as many."
-            )
-        if not self.start.solved and self._keeps(ours.cost) and not self._keeps(theirs.cost):
-            return best, "on held-out episodes the best trial keeps the budget, the start does not."
-        flaw = None
-        if ours.success < theirs.success:
-            flaw = "succeeds less often"
-        elif not self._keeps(ours.cost):
-            flaw = "costs more than the budget"
-        elif self.problem.budget is None and ours.cost > theirs.cost * (1 + TOLERANCE):
-            flaw = "costs more than the start"
-        elif ours.success == theirs.success and ours.cost > theirs.cost:
-            flaw = "succeeds no more often and costs more"
-        if flaw:
-            return start, f"on held-out episodes the best trial {flaw}; the start is kept."
-        return best, "on held-out episodes too the best trial is at least as good as the start."
-
-    def _keeps(self, cost: float) -> bool:
-        budget = self.problem.budget
-        return budget is None or cost <= budget * (1 + TOLERANCE)
+        return verdict
 
     def _join(self, name: str, start: Start, space: Space) -> tuple[Start, Space]:
         asked = json.loads(json.dumps(dataclasses.asdict(self.problem)))
@@ -239,7 +127,6 @@ class Search:
     def _score_start(self) -> Trial:
         thresholds = self.start.thresholds
         score = self._score(thresholds, self.problem.seeds)
-        limit = score.cost if self.problem.budget is None else self.problem.budget
         self._study.add_trial(create_trial(
             value=score.success,
             params=self.space.parameters(thresholds),
@@ -248,7 +135,7 @@ class Search:
                 for name, (low, high) in self.space.bounds.items()
             },
             user_attrs=_described(thresholds, score, is_start=True),
-            constraints={BUDGET: _excess(score.cost, limit)},
+            constraints={BUDGET: self._excess(score.cost, score.cost)},
         ))
         return self._first()
 
@@ -261,8 +148,13 @@ class Search:
         score = self._score(thresholds, self.problem.seeds)
         for key, value in _described(thresholds, score).items():
             trial.set_user_attr(key, value)
-        trial.set_constraint(BUDGET, _excess(score.cost, self.limit))
+        trial.set_constraint(BUDGET, self._excess(score.cost, self._first().score.cost))
         return score.success
+
+    def _excess(self, cost: float, start_cost: float) -> float:
+        """Above 0 where the budget is exceeded, as a share of it."""
+        limit = start_cost if self.problem.budget is None else self.problem.budget
+        return cost / limit - 1 - TOLERANCE if limit else cost
 
     def _held_out(self, trial: Trial) -> Score:
         """A trial's score on the held-out seeds, kept in the study."""
@@ -286,11 +178,6 @@ class Search:
                 f"{type(error).__name__}: {error}"
             ) from error
         return checked(answer, problem.scorer)
-
-
-def _excess(cost: float, limit: float) -> float:
-    """Above 0 where the limit is exceeded, as a share of it."""
-    return cost / limit - 1 - TOLERANCE if limit else cost
 
 
 def _described(
