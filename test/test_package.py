@@ -19,8 +19,8 @@ from deer_ros import resources
 from deer_ros.stepping.settings import LIVE, ROWS
 
 CHECKOUT = Path(__file__).parents[1]
-EXECUTABLES = ("policy_node", "sim_node", "demo", "deer")
-NODES = EXECUTABLES[:3]
+EXECUTABLES = ("policy_node", "sim_node", "player_node", "recorder_node", "demo", "deer")
+NODES = EXECUTABLES[:-1]
 # Import names of what apt packages bring.
 APT_KEYS = {"cv2": "python3-opencv", "matplotlib": "python3-matplotlib", "numpy": "python3-numpy",
             "PIL": "python3-pil", "yaml": "python3-yaml", "huggingface_hub": "huggingface-hub"}  # fmt: skip
