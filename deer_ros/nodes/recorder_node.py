@@ -67,6 +67,7 @@ class RecorderNode(Node):
         folder = Path(values["folder"]).expanduser()
         self.failed = False
         self._told_drops = 0
+        self._early: dict[Channel, bytes] = {}
         self._writing = Writing(folder, values["file_duration"], round(values["queue"] * 2**20))
         definitions = Definitions()
         names = policy_topics(values["image.transport"]) + values["topics"].split()
@@ -96,7 +97,15 @@ class RecorderNode(Node):
         return row.convert(self.declare_parameter(row.name, row.default, descriptor).value)
 
     def _take(self, channel: Channel, data: bytes) -> None:
-        self._writing.put(channel, self.get_clock().now().nanoseconds, data)
+        now_ns = self.get_clock().now().nanoseconds
+        if now_ns == 0:
+            # Simulated time, of which nobody has told yet.
+            self._early[channel] = data
+            return
+        for earlier in self._early.items():
+            self._writing.put(earlier[0], now_ns, earlier[1])
+        self._early.clear()
+        self._writing.put(channel, now_ns, data)
 
     def _look(self) -> None:
         for topic in self._topics:

@@ -179,6 +179,8 @@ def test_a_second_recording_goes_to_a_folder_of_its_own_and_a_jump_back_in_time_
     (tmp_path / "bag" / "mine").touch()
     with recorder(tmp_path, use_sim_time=True) as process:
         graph.wait_until(lambda: plain.get_subscription_count() and clock.get_subscription_count())
+        plain.publish(String(data="before there was a time"))
+        graph.rest(1.5)
         for second, text in ((100, "first"), (101, "second"), (50, "again")):
             for _ in range(30):
                 clock.publish(Clock(clock=to_time(second * 10**9)))
@@ -193,7 +195,9 @@ def test_a_second_recording_goes_to_a_folder_of_its_own_and_a_jump_back_in_time_
         with Recording(tmp_path / name) as recording:
             messages = recording.messages(["/instruction"])
             times[name] = [recorded_ns for _, recorded_ns, _ in messages]
-    assert times == {"bag_2": [100 * 10**9, 101 * 10**9], "bag_3": [50 * 10**9]}
+    assert times == {"bag_2": [100 * 10**9] * 2 + [101 * 10**9], "bag_3": [50 * 10**9]}
+    with Recording(tmp_path / "bag_2") as recording:
+        assert min(recorded_ns for _, recorded_ns, _ in recording.messages()) == 100 * 10**9
 
 
 @pytest.mark.parametrize("parameters, sentence", [
