@@ -45,7 +45,7 @@ clean:
 		$(addprefix --requirement ,$(REQUIREMENTS))
 	@touch $@
 
-install/.built: .venv/.installed CMakeLists.txt package.xml $(wildcard msg/*) $(FILE_LIST)
+install/.built: .venv/.installed CMakeLists.txt package.xml $(wildcard action/* msg/*) $(FILE_LIST)
 	@$(ENVIRONMENT); colcon --log-level error build --symlink-install --base-paths . \
 		--cmake-args -DPython3_EXECUTABLE="$$VIRTUAL_ENV/bin/python"
 	@find install -xtype l -delete   # links to sources that are gone

@@ -33,6 +33,16 @@ class Reason(IntEnum):
     SHUTDOWN = 8
     NO_INSTRUCTION = 9
     CLOCK_JUMPED = 10
+    STAMPS_FROZEN = 11
+    STAMPS_AHEAD = 12
+    CAMERAS_APART = 13
+    IMAGE_FROZEN = 14
+    OVER_LIMIT = 15
+    DEADLINE_OVERRUN = 16
+    SIGINT = 17
+    SIGTERM = 18
+    CANCELLED = 19
+    PREEMPTED = 20
 
 
 @dataclass(frozen=True)
@@ -50,14 +60,31 @@ NO_INSTRUCTION = Stop(
 )
 
 
+# What is wrong with what comes in.
+OF_INPUTS = frozenset({
+    Reason.INPUT_STALE,
+    Reason.STAMPS_FROZEN,
+    Reason.STAMPS_AHEAD,
+    Reason.CAMERAS_APART,
+    Reason.IMAGE_FROZEN,
+})  # fmt: skip
+# What is wrong at all; everything else somebody asked for.
+FAULTS = OF_INPUTS | {
+    Reason.NOT_FINITE,
+    Reason.OVER_LIMIT,
+    Reason.MODEL_ERROR,
+    Reason.DEADLINE_OVERRUN,
+    Reason.CLOCK_JUMPED,
+}
 # Causes that last; the others are events, which only the next good step puts behind.
-STANDING = (
+STANDING = OF_INPUTS | {
     Reason.DEACTIVATED,
     Reason.PAUSED,
     Reason.NO_INSTRUCTION,
     Reason.EPISODE_OVER,
-    Reason.INPUT_STALE,
-)
+}
+# Nothing of this counts as a fault before the first step.
+WAITED_FOR = OF_INPUTS | {Reason.NO_INSTRUCTION, Reason.CLOCK_JUMPED}
 
 
 class Safety:
@@ -65,12 +92,15 @@ class Safety:
 
     Standing causes are attributes, set by whoever knows: `active`, `paused`, `has_instruction`,
     `shutdown`. What depends on time is asked with `hindrance`. Events (a model that failed, a
-    clock that jumped) are told with `stop`.
+    clock that jumped) are told with `stop`. latches: a fault forbids every step until `release`,
+    whatever becomes of it, and even if it no longer latches by then.
     """
 
     def __init__(self) -> None:
         self.active = False
         self.paused = False
+        self.latches = False
+        self.latched: Stop | None = None
         self.has_instruction = False
         self.shutdown: Stop | None = None
         self.state = State.INACTIVE
@@ -80,7 +110,7 @@ class Safety:
         self._has_run = False
 
     def activate(self) -> None:
-        """Start afresh: what stopped the robot before no longer matters."""
+        """Start afresh: what stopped the robot before no longer matters, unless it is latched."""
         self.active = True
         self.state = State.WAITING
         self.reason = Reason.NONE
@@ -99,6 +129,8 @@ class Safety:
             return DEACTIVATED
         if self.paused:
             return PAUSED
+        if self.latched is not None:
+            return self.latched
         if not self.has_instruction:
             return NO_INSTRUCTION
         return over or stale
@@ -111,7 +143,12 @@ class Safety:
         self.state = self._state_of(stop.reason)
         if self.reason in (Reason.NONE, Reason.DRY_RUN):
             self.reason = stop.reason
+        self._latch(stop)
         return is_new
+
+    def release(self) -> None:
+        """What was latched no longer matters."""
+        self.latched = None
 
     def clear(self) -> None:
         """No standing cause is left; the next step will tell. The first reason stays."""
@@ -128,21 +165,36 @@ class Safety:
         self.reason = Reason.NONE if dry is None else Reason.DRY_RUN
         self.detail = dry or ""
 
+    def _latch(self, stop: Stop) -> None:
+        is_fault = stop.reason in FAULTS and self.state is State.STOPPED
+        if self.latches and is_fault and self.latched is None:
+            detail = f"{stop.detail} It is latched (safety.recovery): call ~/reset to go on."
+            self.latched = Stop(stop.reason, detail)
+            self.detail = detail
+
     def _state_of(self, reason: Reason) -> State:
         if reason is Reason.DEACTIVATED:
             return State.INACTIVE
         if reason is Reason.PAUSED:
             return State.PAUSED
-        waits = reason in (Reason.NO_INSTRUCTION, Reason.INPUT_STALE)
-        return State.WAITING if waits and not self._has_run else State.STOPPED
+        waits = reason in WAITED_FOR and not self._has_run
+        return State.WAITING if waits else State.STOPPED
 
 
 @dataclass(frozen=True)
 class Input:
-    """An input and its age. age_s: from its stamp to now; None if nothing ever came."""
+    """An input and its age. age_s: from its stamp to now; None if nothing ever came.
+
+    repeats: messages that have come since, without a newer stamp.
+    """
 
     name: str
     age_s: float | None
+    repeats: int = 0
+
+
+# So many messages without a newer stamp are no chance.
+FROZEN_REPEATS = 3
 
 
 def stale(inputs: list[Input], timeout_s: float) -> Stop | None:
@@ -150,6 +202,12 @@ def stale(inputs: list[Input], timeout_s: float) -> Stop | None:
     for source in inputs:
         if source.age_s is None:
             return Stop(Reason.INPUT_STALE, f"nothing has come on {source.name} yet.")
+        if source.age_s > timeout_s and source.repeats >= FROZEN_REPEATS:
+            return Stop(
+                Reason.STAMPS_FROZEN,
+                f"messages come on {source.name}, but their stamps have stood still for "
+                f"{source.age_s:.2f} s (safety.input_timeout is {timeout_s:g} s).",
+            )
         if source.age_s > timeout_s:
             return Stop(
                 Reason.INPUT_STALE,
@@ -159,7 +217,7 @@ def stale(inputs: list[Input], timeout_s: float) -> Stop | None:
             )
         if source.age_s < -timeout_s:
             return Stop(
-                Reason.INPUT_STALE,
+                Reason.STAMPS_AHEAD,
                 f"the newest message on {source.name} is stamped {-source.age_s:.2f} s in the "
                 "future: the clocks differ, or use_sim_time is not set as it should be.",
             )
