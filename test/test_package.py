@@ -16,7 +16,8 @@ import yaml
 from packaging.requirements import Requirement
 
 from deer_ros import resources
-from deer_ros.stepping.settings import LIVE, ROWS
+from deer_ros.stepping.settings import ROWS
+from deer_ros.stepping.table import LIVE
 
 CHECKOUT = Path(__file__).parents[1]
 EXECUTABLES = ("policy_node", "sim_node", "player_node", "recorder_node", "demo", "deer")

@@ -31,7 +31,7 @@ from deer_ros.nodes.player.pace import Pace
 from deer_ros.nodes.player.publishers import open_publishers
 from deer_ros.nodes.policy.stop_signals import block_stop_signals, on_stop_signal
 from deer_ros.nodes.stamps import to_time
-from deer_ros.stepping.settings import ANY_TEXT, LIVE, START, TRUTH, Row, matching, number
+from deer_ros.stepping.table import ANY_TEXT, LIVE, START, TRUTH, Row, matching, number
 
 TABLE = (
     Row("bag", str, "", "", matching(r".+", "the path of a bag"), START,

@@ -25,7 +25,7 @@ from deer_ros.data.rolling_bag import FILE_S, Channel
 from deer_ros.nodes.policy.stop_signals import block_stop_signals, on_stop_signal
 from deer_ros.nodes.recorder.subscriptions import Definitions, TopicSubscriptions
 from deer_ros.nodes.recorder.writing import Writing
-from deer_ros.stepping.settings import ANY_TEXT, START, Row, matching, number, one_of
+from deer_ros.stepping.table import ANY_TEXT, START, Row, matching, number, one_of
 
 POLICY = "deer"
 TABLE = (

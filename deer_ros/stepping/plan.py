@@ -23,7 +23,8 @@ class Plan:
     """Everything that a step obeys, immutable, so that a step sees one whole.
 
     control_rate_hz: steps per second at most. dry: why nothing is commanded, or None.
-    budget: what steps may cost, instead of the rule's thresholds; None where there is none.
+    budget: what steps may cost, instead of the rule's thresholds; None where there is none, or none
+    is kept.
     layout: what the model reads of the robot's own state, by name.
     """
 
@@ -71,6 +72,7 @@ class Plan:
             max_duration_s=settings.episode_max_duration
             or config.max_episode_steps / action.rate_hz,
             dry=dry,
+            budget=None if settings.exit_policy == "fixed" else settings.budget(),
             layout=_layout(config),
         )
 
@@ -93,6 +95,12 @@ class Plan:
             sentences.append(
                 f"control_rate is {self.control_rate_hz:g} Hz; the model was trained at "
                 f"{trained_hz:g} Hz, and an action lasts {1e3 / trained_hz:.0f} ms."
+            )
+        asked = self.settings.budget()
+        if self.budget is None and asked is not None:
+            sentences.append(
+                f"exit.policy is fixed, so that no budget is kept: "
+                f"{', '.join(f'budget.{name}' for name in asked.limits)} are without effect."
             )
         if self.dry is not None:
             sentences.append(f"dry run, nothing is commanded: {self.dry}")

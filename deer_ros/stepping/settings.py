@@ -8,92 +8,37 @@ Nothing here needs ROS. `python -m deer_ros.stepping.settings` prints docs/param
 from __future__ import annotations
 
 import dataclasses
-import json
-import math
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, get_origin, get_type_hints
 
+from deer_ros.budget.budget import SCOPES, SOLVERS, Budget
 from deer_ros.control.command import NO_WORKSPACE_M
 from deer_ros.exit_rule import ExitRule
 from deer_ros.model.config import METRICS, DeerConfig
-
-LIVE = "live"
-UNCONFIGURED = "while unconfigured"
-START = "at start"
+from deer_ros.stepping.budgets import DEFAULT_PRESETS, combined, read_presets
+from deer_ros.stepping.table import (
+    ANY_TEXT,
+    START,
+    TRUTH,
+    UNCONFIGURED,
+    Allowed,
+    Row,
+    above_zero,
+    between,
+    matching,
+    number,
+    numbers,
+    one_of,
+    parameter,
+)
 
 # ROS cannot say infinity in a parameter that refuses it; no difference of two actions is as large.
 ALWAYS = 1e9
 NEVER = -1.0
 
 
-@dataclass(frozen=True)
-class Allowed:
-    """What a value must be, in words and as a test."""
-
-    words: str
-    test: Callable[[Any], bool]
-
-
-@dataclass(frozen=True)
-class Row:
-    """One parameter. kind: str, bool, int, float or tuple. change: when it may be set."""
-
-    name: str
-    kind: type
-    default: Any
-    unit: str
-    allowed: Allowed
-    change: str
-    meaning: str
-
-    def convert(self, value: Any) -> Any:
-        """`value` as this parameter's type. Raises ValueError with a sentence if it is not allowed.
-
-        Whole numbers pass where fractions are asked for, inside arrays too.
-        """
-        converted = _converted(value, self.kind)
-        if converted is None or not _is_finite(converted) or not self.allowed.test(converted):
-            raise ValueError(f"{self.name} is {_shown(value)}; allowed: {self.allowed.words}.")
-        return converted
-
-
-def one_of(*words: str) -> Allowed:
-    return Allowed(", ".join(words), lambda value: value in words)
-
-
-def number(low: float, high: float) -> Allowed:
-    return Allowed(f"{low:g} to {high:g}", lambda value: low <= value <= high)
-
-
-def above_zero(high: float) -> Allowed:
-    return Allowed(f"above 0, up to {high:g}", lambda value: 0 < value <= high)
-
-
-def matching(pattern: str, words: str) -> Allowed:
-    return Allowed(words, lambda value: re.fullmatch(pattern, value) is not None)
-
-
-def numbers(count: int, low: float, high: float) -> Allowed:
-    return Allowed(
-        f"{count} numbers, each {low:g} to {high:g}",
-        lambda values: len(values) == count and all(low <= value <= high for value in values),
-    )
-
-
-ANY_TEXT = Allowed("any text", lambda value: True)
-TRUTH = Allowed("true, false", lambda value: True)
 THRESHOLDS = Allowed("finite numbers, one per exit of the model", lambda values: len(values) > 0)
-
-
-def parameter(
-    name: str, default: Any, unit: str, allowed: Allowed, meaning: str, change: str = LIVE
-) -> Any:
-    """A field of Settings with its row of the table."""
-    metadata = {"name": name, "unit": unit, "allowed": allowed, "change": change,
-                "meaning": meaning}
-    return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
@@ -139,7 +84,8 @@ class Settings:
     exit_policy: str = parameter(
         "exit.policy", "budget", "", one_of("budget", "fixed"),
         "`budget`: as deep as the budgets allow; while none is set, to the deepest permitted exit. "
-        "`fixed`: leave at the first exit whose delta is at most its threshold in exit.thresholds.")
+        "`fixed`: leave at the first exit whose delta is at most its threshold in exit.thresholds; "
+        "no budget is kept then, a peak, a memory and a latency neither.")
     exit_thresholds: tuple[float, ...] = parameter(
         "exit.thresholds", (), "", THRESHOLDS,
         "Used with exit.policy `fixed`. The default is the model's own, set once it is loaded. "
@@ -155,6 +101,52 @@ class Settings:
         "exit.max_layer", 0, "layers", number(0, 10000),
         "Deepest layer that may run, rounded down to an exit; 0: all. Deeper layers are not kept "
         "in memory; raising it reads them while steps go on.")
+
+    budget_average_gflops: float = parameter(
+        "budget.average_gflops", 0.0, "GFLOPs", number(0, 1e9),
+        "What a step may cost on average, counted in budget.scope: 1e9 multiply-adds; 0: no such "
+        "budget. Of all budgets that are set, the tightest holds; one that cannot be met is "
+        "refused with what can.")
+    budget_peak_gflops: float = parameter(
+        "budget.peak_gflops", 0.0, "GFLOPs", number(0, 1e9),
+        "What no step may exceed, counted in budget.scope; 0: no such budget.")
+    budget_average_ms: float = parameter(
+        "budget.average_ms", 0.0, "ms", number(0, 1e9),
+        "What a step may take on average, as measured; 0: no such budget.")
+    budget_latency_ms: float = parameter(
+        "budget.latency_ms", 0.0, "ms", number(0, 1e9),
+        "Deadline of every step from its start: it answers from the deepest exit that fits; 0: no "
+        "such budget.")
+    budget_memory_mib: float = parameter(
+        "budget.memory_mib", 0.0, "MiB", number(0, 1e9),
+        "Weights that may be resident: layers that do not fit are not kept in memory; 0: no such "
+        "budget.")
+    budget_max_action_error: float = parameter(
+        "budget.max_action_error", 0.0, "action", number(0, 1e9),
+        "Expected root mean square difference to the full-depth action that is allowed, as cheap as "
+        "that permits; 0: no such budget.")
+    budget_confidence: float = parameter(
+        "budget.confidence", 0.9, "", between(0, 1),
+        "Probability with which budget.max_action_error holds.")
+    budget_scope: str = parameter(
+        "budget.scope", "llm", "", one_of(*SCOPES),
+        "What the GFLOPs of budgets count: `llm` the decoder layers alone, as the DeeR paper does, "
+        "`step` the whole step.")
+    budget_solver: str = parameter(
+        "budget.solver", "optimal", "", one_of(*SOLVERS),
+        "How thresholds are found for an average.")
+    budget_tracking: bool = parameter(
+        "budget.tracking", True, "", TRUTH,
+        "Keep averages in a closed loop, whatever the steps turn out to cost.")
+    budget_presets: str = parameter(
+        "budget.presets", DEFAULT_PRESETS, "", ANY_TEXT,
+        "Named sets of budgets, a YAML mapping of names to budgets without `budget.` in front. The "
+        "default ones are for the bundled model.")
+    budget_preset: str = parameter(
+        "budget.preset", "", "", ANY_TEXT,
+        "One of budget.presets, or empty: its budgets hold beside those that are set one by one, "
+        "of the same budget the tighter; a scope, solver, tracking or confidence that it names goes "
+        "before the parameter.")
 
     image_transport: str = parameter(
         "image.transport", "raw", "", one_of("raw", "compressed"),
@@ -228,8 +220,20 @@ class Settings:
                     f"safety.workspace_max {high:g} in {axis}. Set both at once, or first the one "
                     "that widens the box."
                 )
+        self.budget()
         if config is not None:
             self.exit_rule(config)
+
+    def budget(self) -> Budget | None:
+        """What is asked for one by one and by the preset together; None where no limit is.
+
+        Raises ValueError for presets that are none, or do not have the one that is named.
+        """
+        own = {
+            field.name: getattr(self, f"budget_{field.name}")
+            for field in dataclasses.fields(Budget)
+        }
+        return combined(own, self.budget_preset, read_presets(self.budget_presets))
 
     def exit_rule(self, config: DeerConfig) -> ExitRule:
         """Thresholds, metric and depth as the model will use them. Raises ValueError."""
@@ -267,40 +271,6 @@ def _rows() -> Iterable[tuple[str, Row]]:
 
 ROWS = {row.name: row for _, row in _rows()}
 FIELDS = {row.name: field for field, row in _rows()}
-
-
-def _converted(value: Any, kind: type) -> Any:
-    """None where the type does not fit. A truth value is no number."""
-    if kind is tuple:
-        if isinstance(value, str):
-            value = _list_in(value)
-        if isinstance(value, bytes) or not isinstance(value, Iterable):
-            return None
-        items = [_converted(item, float) for item in value]
-        return None if None in items else tuple(items)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    return value if type(value) is kind else None
-
-
-def _list_in(text: str) -> list | None:
-    """`ros2 param set` sends a list as text where whole numbers and fractions are mixed in it."""
-    try:
-        values = json.loads(text)
-    except ValueError:
-        return None
-    return values if isinstance(values, list) else None
-
-
-def _is_finite(value: Any) -> bool:
-    items = value if isinstance(value, tuple) else (value,)
-    return all(math.isfinite(item) for item in items if isinstance(item, float))
-
-
-def _shown(value: Any) -> str:
-    if value is None:
-        return "not set"
-    return repr(value if isinstance(value, (str, int, float)) else list(value))
 
 
 def markdown() -> str:

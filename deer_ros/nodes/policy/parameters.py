@@ -10,15 +10,8 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from deer_ros.model.config import DeerConfig
-from deer_ros.stepping.settings import (
-    FIELDS,
-    LIVE,
-    ROWS,
-    START,
-    Row,
-    Settings,
-    default_thresholds,
-)
+from deer_ros.stepping.settings import FIELDS, ROWS, Settings, default_thresholds
+from deer_ros.stepping.table import LIVE, START, Row
 
 THRESHOLDS = "exit.thresholds"
 

@@ -6,7 +6,7 @@ from rcl_interfaces.msg import ParameterDescriptor, SetParametersResult
 from rclpy.node import Node
 
 from deer_ros.sim.tasks import TASKS
-from deer_ros.stepping.settings import LIVE, START, TRUTH, Row, matching, number, one_of
+from deer_ros.stepping.table import LIVE, START, TRUTH, Row, matching, number, one_of
 
 SIDE = number(16, 2048)
 
