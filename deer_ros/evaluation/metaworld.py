@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,6 +26,8 @@ class MetaWorld:
     def __init__(self, layout: Sequence[str] | None = None) -> None:
         """layout: what observations shall have of the robot's own state; ValueError if unknown."""
         self._robot = SimulatedRobot()
+        # At the end of the process OpenGL may be gone before the robot is.
+        weakref.finalize(self, self._robot.close)
         names = self._robot.proprioception_names
         self._columns = None if layout is None else columns_of(layout, names)
 
