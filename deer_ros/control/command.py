@@ -16,12 +16,19 @@ from deer_ros.control import rotation
 LINEAR_VELOCITY = "linear velocity"
 ANGULAR_VELOCITY = "angular velocity"
 WORKSPACE = "workspace"
+JUMP = "jump"
 
 # A model's values are of the order of 1. What is far beyond is no motion to be shortened, but a
 # fault.
 LARGEST_VALUE = 1e6
+# Every value of an action lies between -1 and 1, as the head's tanh leaves it.
+MODEL_JUMP = 2.0
 # Parameters have no way to say "none" in an array: a box of two kilometres is none.
 NO_WORKSPACE_M = 1000.0
+
+
+class ActionTooLargeError(ValueError):
+    """An action has a value beyond LARGEST_VALUE."""
 
 
 @dataclass(frozen=True)
@@ -70,12 +77,16 @@ class ActionSemantics:
 
 @dataclass(frozen=True)
 class Limits:
-    """Velocities are limited by their norm (m/s, rad/s), positions by a box (two corners, m)."""
+    """Velocities are limited by their norm (m/s, rad/s), positions by a box (two corners, m).
+
+    jump: largest change of each of an action's values, in its units, from one period to the next.
+    """
 
     linear_velocity: float
     angular_velocity: float
     workspace_min: tuple[float, float, float]
     workspace_max: tuple[float, float, float]
+    jump: float = np.inf
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,14 +111,15 @@ class Command:
 
 
 class CommandMaker:
-    """Turns actions into commands, and remembers the target that the next one is added to."""
+    """Turns actions into commands, and remembers what the next one is compared with and added to."""
 
     def __init__(self) -> None:
-        self._target: Pose | None = None
+        self.rest()
 
-    def forget_target(self) -> None:
-        """Start again from the measured pose: after a stop, or in a new episode."""
-        self._target = None
+    def rest(self) -> None:
+        """Start again from standstill at the measured pose: after a stop, or in a new episode."""
+        self._target: Pose | None = None
+        self._last_action = np.zeros(6)
 
     def command(
         self,
@@ -118,16 +130,11 @@ class CommandMaker:
     ) -> Command:
         """The command for one execution of an action, float (6,) in the model's units.
 
-        Raises ValueError, and changes nothing, if the action is not six finite numbers within
-        LARGEST_VALUE, or if it needs a measured pose (tool frame, workspace) and there is none.
+        Raises ValueError, and changes nothing, if the action is not six finite numbers, if one is
+        beyond LARGEST_VALUE (ActionTooLargeError), or if it needs a measured pose (tool frame,
+        workspace) and there is none.
         """
-        action = np.asarray(action, np.float64)
-        # Said so that NaN, which passes no comparison, is refused.
-        if action.shape != (6,) or not (np.abs(action) <= LARGEST_VALUE).all():
-            raise ValueError(
-                f"the action is {action.tolist()}; it must be six finite numbers, none beyond "
-                f"{LARGEST_VALUE:g}."
-            )
+        action = _checked(action)
         if measured is None and needs_pose(semantics, limits):
             raise ValueError(
                 "the end effector's pose is not known; it is needed for actions in the tool's "
@@ -138,6 +145,7 @@ class CommandMaker:
             reference = self._target
 
         clamped: list[str] = []
+        action = _without_jump(action, self._last_action, limits.jump, clamped)
         linear, angular = _velocities(action, semantics, reference)
         linear = _shortened(linear, limits.linear_velocity, LINEAR_VELOCITY, clamped)
         angular = _shortened(angular, limits.angular_velocity, ANGULAR_VELOCITY, clamped)
@@ -150,7 +158,7 @@ class CommandMaker:
             linear = np.where(outward, 0.0, linear)
             if outward.any():
                 clamped.append(WORKSPACE)
-        self._target = target
+        self._target, self._last_action = target, action
         return Command(linear, angular, target, tuple(dict.fromkeys(clamped)))
 
 
@@ -193,6 +201,30 @@ def has_workspace(limits: Limits) -> bool:
     """Whether the box limits anything."""
     corners = (*limits.workspace_min, *limits.workspace_max)
     return any(abs(corner) < NO_WORKSPACE_M for corner in corners)
+
+
+def _checked(action: np.ndarray) -> np.ndarray:
+    action = np.asarray(action, np.float64)
+    sentence = (
+        f"the action is {action.tolist()}; it must be six finite numbers, none beyond "
+        f"{LARGEST_VALUE:g}."
+    )
+    if action.shape != (6,) or not np.isfinite(action).all():
+        raise ValueError(sentence)
+    # Said so that NaN, which passes no comparison, would be refused.
+    if not (np.abs(action) <= LARGEST_VALUE).all():
+        raise ActionTooLargeError(sentence)
+    return action
+
+
+def _without_jump(
+    action: np.ndarray, last: np.ndarray, limit: float, clamped: list[str]
+) -> np.ndarray:
+    near = np.clip(action, last - limit, last + limit)
+    # The last digit is no excess.
+    if (np.abs(action - near) > 1e-6).any():
+        clamped.append(JUMP)
+    return near
 
 
 def _velocities(

@@ -71,6 +71,7 @@ class _Kept:
 @dataclass
 class _Camera:
     newest_ns: int | None = None
+    repeats: int = 0
     kept: list[_Kept] = field(default_factory=list)
 
 
@@ -125,6 +126,10 @@ class Sampler:
         """Stamp of the newest picture that came from a camera, used or not."""
         return self._cameras[camera].newest_ns
 
+    def repeats(self, camera: str) -> int:
+        """Pictures that have come from a camera after its newest one, with no newer stamp."""
+        return self._cameras[camera].repeats
+
     def count_unreadable(self) -> None:
         """Count a picture that was not offered, because it cannot be read."""
         self.seen += 1
@@ -146,8 +151,9 @@ class Sampler:
         if result is Offer.LATE:
             self.refused += 1
         if result in (Offer.LATE, Offer.REPEATED):
+            source.repeats += 1
             return result
-        source.newest_ns = stamp_ns
+        source.newest_ns, source.repeats = stamp_ns, 0
         source.kept.append(_Kept(Picture(stamp_ns, payload)))
         self._note_partners(camera)
         self._drop(source, source.kept[:-KEPT_PICTURES])

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from deer_ros.data import images
+from deer_ros.data.bag_topics import STATE, Topics, has
+from deer_ros.data.recorded import OLDEST_NS, Recorded
 from deer_ros.data.recording import Recording
+from deer_ros.data.stamps import stamp_ns
+from deer_ros.data.units import check_units
 from deer_ros.replay.features import SharedModel, SharedPreprocessor, VirtualClock
-from deer_ros.replay.messages import stamp_ns
 from deer_ros.replay.one_run import Asked, Run
 from deer_ros.replay.output import Output
-from deer_ros.replay.recorded import OLDEST_NS, Recorded
 from deer_ros.replay.results import BagResult
-from deer_ros.replay.topics import Topics
 from deer_ros.stepping.robot import pose_of
 
 if TYPE_CHECKING:
@@ -90,10 +92,16 @@ class _Bag:
         self._runs = runs
         self._refused: Counter = Counter()
         self._notes: list[str] = []
-        self._recorded = Recorded(lockstep.policy.config.action, topics)
+        self._recorded = Recorded(lockstep.policy.config.action)
         self._cameras = {topic: camera for camera, topic in topics.cameras.items()}
-        self._kinds = {topic: kind for topic, (kind, _) in topics.kinds.items()}
+        self._kinds = {topic: kind for topic, (kind, _) in topics.kinds.items() if kind != STATE}
         self._kinds[topics.action] = "action"
+        try:
+            check_units(lockstep.policy.config.action)
+        except ValueError as error:
+            del self._kinds[topics.twist]
+            if has(recording, topics.twist):
+                self._notes.append(f"{topics.twist} is not compared with: {error}")
         self._started_ns: int | None = None
         self._now_ns = self._watched_ns = 0
         self._given = instruction is not None
@@ -128,7 +136,7 @@ class _Bag:
             self._recording.path.stem if self._recording.path.is_file() else
             self._recording.path.name,
             seconds, [run.finished() for run in self._runs], self._refused,
-            list(self._recording.losses), moved, self._notes + self._recorded.notes,
+            list(self._recording.losses), moved, self._notes,
         )
 
     def _advance(self, recorded_ns: int) -> None:
@@ -142,7 +150,9 @@ class _Bag:
             self._refused["the clock of the recording was set back"] += 1
             self._now_ns = self._watched_ns = recorded_ns
             for run in self._runs:
+                run.settle(None, self._recorded)
                 run.stop(run.stepper.clock_jumped(), recorded_ns)
+            self._recorded.forget()
             return
         # Nothing new is noticed once the inputs are stale.
         until_ns = min(recorded_ns, self._now_ns + timeout_ns + 4 * WATCH_NS)
@@ -154,6 +164,8 @@ class _Bag:
         self._watched_ns = max(self._watched_ns, self._now_ns - WATCH_NS)
         for run in self._runs:
             run.settle(self._now_ns - SETTLED_NS, self._recorded)
+        # A step's pictures may be as old as that.
+        self._recorded.forget_before(self._now_ns - SETTLED_NS - timeout_ns)
 
     def _picture(self, camera: str, message: Any) -> None:
         images.check(message)
@@ -181,19 +193,22 @@ class _Bag:
         time_ns = stamp_ns(message.header.stamp)
         for run in self._runs:
             pose = pose_of(message, run.settings.action_frame_id)
-            run.stepper.robot = dataclasses.replace(
-                run.stepper.robot, pose=pose, pose_stamp_ns=time_ns)
+            run.stepper.robot = run.stepper.robot.with_pose(pose, time_ns)
 
     def _on_joints(self, message: Any) -> None:
         time_ns = stamp_ns(message.header.stamp)
         for run in self._runs:
-            run.stepper.robot = dataclasses.replace(
-                run.stepper.robot, joints=message, joints_stamp_ns=time_ns)
+            run.stepper.robot = run.stepper.robot.with_joints(message, time_ns)
 
     def _on_twist(self, message: Any) -> None:
+        parts = (message.twist.linear, message.twist.angular)
+        if not all(math.isfinite(getattr(part, axis)) for part in parts for axis in "xyz"):
+            raise ValueError("a velocity is not finite.")
         self._recorded.twist(message)
 
     def _on_opening(self, message: Any) -> None:
+        if not math.isfinite(message.data):
+            raise ValueError("an opening of the gripper is not finite.")
         self._recorded.opening(self._now_ns, message)
 
     def _on_action(self, message: Any) -> None:

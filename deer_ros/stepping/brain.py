@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -120,7 +119,7 @@ class Brain:
 
 def check(step: Step) -> None:
     """Raises FloatingPointError if a value of the answer is not finite or no probability."""
-    if not np.isfinite(step.action).all() or not math.isfinite(step.gripper_probability):
+    if not np.isfinite(step.action).all() or not 0.0 <= step.gripper_probability <= 1.0:
         raise FloatingPointError(
             f"the model answered {np.asarray(step.action).tolist()}, gripper "
             f"{step.gripper_probability}; the answer was dropped."

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from deer_ros.budget.budget import Budget
-from deer_ros.control.command import ActionSemantics, Limits, needs_pose
+from deer_ros.control.command import MODEL_JUMP, ActionSemantics, Limits, needs_pose
 from deer_ros.data.episode import POSE_NAMES, joint_names
 from deer_ros.exit_rule import ExitRule
 from deer_ros.model.config import DeerConfig
@@ -56,6 +56,7 @@ class Plan:
             settings.safety_max_angular_velocity or semantics.max_angular_velocity,
             settings.safety_workspace_min,
             settings.safety_workspace_max,
+            settings.safety_max_jump or MODEL_JUMP,
         )
         from_simulation = config.trained_in == "simulation"
         dry = None

@@ -32,6 +32,39 @@ class Totals:
         return getattr(self, name) / self.steps if self.steps else 0.0
 
 
+@dataclass
+class Cadence:
+    """Whether steps came as often as was asked: of those that followed another without a stop."""
+
+    steps: int = 0
+    following: int = 0
+    elapsed_s: float = 0.0
+    total_ms: float = 0.0
+    worst_ms: float = 0.0
+
+    def add(self, step_ms: float, since_last_s: float | None) -> None:
+        """One more step. since_last_s: None after a stop, or for the first step of all."""
+        self.steps += 1
+        self.total_ms += step_ms
+        self.worst_ms = max(self.worst_ms, step_ms)
+        if since_last_s is not None:
+            self.following += 1
+            self.elapsed_s += since_last_s
+
+    def sentence(self, asked_hz: float) -> str:
+        """For people."""
+        if not self.following or self.elapsed_s <= 0:
+            return f"cadence: {self.steps} steps, too few to tell their rate."
+        mean_ms = self.total_ms / self.steps
+        return (
+            f"cadence: {self.following / self.elapsed_s:.2f} steps per second of {asked_hz:g} "
+            f"asked, in {self.steps} steps; the model took {mean_ms:.1f} ms on average, "
+            f"{self.worst_ms:.1f} ms at worst; headroom "
+            f"{100 * (1 - mean_ms * asked_hz / 1e3):.0f} % of a period on average, "
+            f"{100 * (1 - self.worst_ms * asked_hz / 1e3):.0f} % at worst."
+        )
+
+
 class Record:
     """since_change: since the settings changed. since_report: since `take_report`."""
 
@@ -40,12 +73,21 @@ class Record:
         self.since_report = Totals()
         self.last_step_ns: int | None = None
 
-    def count(self, step: Step, now_ns: int) -> None:
-        """A step was made."""
+        self.cadence = Cadence()
+        self.steps = 0
+        self.last_exit_layer = 0
+    def count(self, step: Step, now_ns: int, follows: bool = False) -> None:
+        """A step was made. follows: there was no stop since the one before."""
         self.since_change.add(step)
         self.since_report.add(step)
         self.last_step_ns = now_ns
 
+        since_last_s = None
+        if follows and self.last_step_ns is not None:
+            since_last_s = (now_ns - self.last_step_ns) / 1e9
+        self.cadence.add(step.cost.step_ms, since_last_s)
+        self.steps += 1
+        self.last_exit_layer = step.exit_layer
     def restart_averages(self) -> None:
         """The settings changed."""
         self.since_change = Totals()
@@ -54,3 +96,8 @@ class Record:
         """The totals since the last report."""
         totals, self.since_report = self.since_report, Totals()
         return totals
+
+    def take_cadence(self) -> Cadence:
+        """The cadence since the last call."""
+        cadence, self.cadence = self.cadence, Cadence()
+        return cadence

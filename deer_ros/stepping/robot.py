@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,13 +17,26 @@ from deer_ros.data.episode import POSE_NAMES, columns_of, joint_names
 class RobotState:
     """The newest of what the robot says of itself; None and stamp 0 where nothing has come.
 
-    joints: a sensor_msgs/JointState, as it came.
+    joints: a sensor_msgs/JointState, as it came. pose_repeats, joints_repeats: messages that have
+    come since without a newer stamp.
     """
 
     pose: Pose | None = None
     pose_stamp_ns: int = 0
     joints: Any = None
     joints_stamp_ns: int = 0
+    pose_repeats: int = 0
+    joints_repeats: int = 0
+
+    def with_pose(self, pose: Pose, stamp_ns: int) -> RobotState:
+        """After one more pose."""
+        repeats = _repeats(self.pose_repeats, self.pose_stamp_ns, stamp_ns)
+        return replace(self, pose=pose, pose_stamp_ns=stamp_ns, pose_repeats=repeats)
+
+    def with_joints(self, joints: Any, stamp_ns: int) -> RobotState:
+        """After one more message of the joints."""
+        repeats = _repeats(self.joints_repeats, self.joints_stamp_ns, stamp_ns)
+        return replace(self, joints=joints, joints_stamp_ns=stamp_ns, joints_repeats=repeats)
 
     def proprioception(self, layout: Sequence[str]) -> np.ndarray:
         """The values that `layout` names, float32 (P,), as bags and models call them.
@@ -45,6 +58,10 @@ class RobotState:
                 f"{layout[int(np.isfinite(values).argmin())]} of the robot is not finite."
             )
         return values
+
+
+def _repeats(repeats: int, before_ns: int, stamp_ns: int) -> int:
+    return repeats + 1 if stamp_ns == before_ns else 0
 
 
 def pose_of(message: Any, frame_id: str) -> Pose:

@@ -162,6 +162,23 @@ class Settings:
         "safety.input_timeout", 0.5, "s", above_zero(60),
         "Age after which an input is stale and the robot stops; a longer gap in a camera's stamps "
         "starts a new episode.")
+    safety_frozen_image_timeout: float = parameter(
+        "safety.frozen_image_timeout", 2.0, "s", number(0, 3600),
+        "A camera that sends the same bytes for longer, while steps move the robot, stops it until "
+        "another picture comes; 0: never.")
+    safety_step_timeout: float = parameter(
+        "safety.step_timeout", 2.0, "s", above_zero(3600),
+        "A step that lasts longer stops the robot, and its answer is dropped; with "
+        "budget.latency_ms already one that lasts twice as long as that, and a period longer.")
+    safety_recovery: str = parameter(
+        "safety.recovery", "auto", "", one_of("auto", "latched"),
+        "After a fault, `auto`: the robot goes on once all is well again; `latched`: not before "
+        "~/reset is called. What was latched stays so, whatever is set later.")
+    safety_max_jump: float = parameter(
+        "safety.max_jump", 0.0, "action", number(0, 1000),
+        "Largest change of each of the action's six values from one period to the next, in the "
+        "model's units and from 0 after a stop; changes beyond are shortened. 0: the model's whole "
+        "range, 2.")
     safety_max_linear_velocity: float = parameter(
         "safety.max_linear_velocity", 0.0, "m/s", number(0, 1000),
         "Largest speed; commands beyond are shortened. 0: what the model's largest action means.")

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from itertools import compress
 from typing import TYPE_CHECKING, Any
 
-from deer_ros.control.command import Command, CommandMaker
+from deer_ros.control.command import ActionTooLargeError, Command, CommandMaker
 from deer_ros.control.episode import Episode
-from deer_ros.control.safety import NO_INSTRUCTION, Input, Reason, Safety, Stop, stale
+from deer_ros.control.frozen import FrozenImages
+from deer_ros.control.safety import NO_INSTRUCTION, Input, Reason, Safety, State, Stop, stale
 from deer_ros.control.sampler import CAMERAS, CLOCK_JUMPED, Offer, Pair, Sampler
 from deer_ros.stepping.brain import Answer
 from deer_ros.stepping.plan import Plan
@@ -23,12 +24,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """Everything that one step needs, taken together. age_s: of the newer picture."""
+    """Everything that one step needs, taken together. age_s: of the newer picture when it began."""
 
     pair: Pair
     plan: Plan
     instruction: str
     generation: int
+    started_ns: int
     age_s: float
     robot: RobotState
 
@@ -87,7 +89,10 @@ class Stepper:
 
     def adopt(self, plan: Plan | None) -> None:
         """Obey another plan from the next step on; None: there is no model."""
+        self._frozen = FrozenImages()
         self.plan = plan
+        self._in_work: Job | None = None
+        self._unreadable_since_ns: int | None = None
         self.record.restart_averages()
         if plan is not None:
             settings, executions = plan.settings, plan.semantics.executions_per_step
@@ -97,6 +102,7 @@ class Stepper:
             )
 
     def activate(self) -> None:
+            self.safety.latches = settings.safety_recovery == "latched"
         """Steps may be made."""
         self.sampler.forget()
         self.restart("activated")
@@ -105,13 +111,20 @@ class Stepper:
     def restart(self, reason: str) -> None:
         """Begin a new episode with the next step."""
         self.episode.restart(reason)
+        self._in_work = self._unreadable_since_ns = None
         self.sampler.starts_episode()
         self._end_action()
+
+    def reset(self) -> None:
+        """Somebody asked for a new episode: nothing that was latched stands in its way."""
+        self.safety.release()
+        self.restart("~/reset was called")
 
     def set_instruction(self, text: str) -> bool:
         """A new text starts a new episode; False, and nothing changes, if it is the same again."""
         if text == self.instruction:
             return False
+        self._frozen.restart()
         self.instruction = text
         self.safety.has_instruction = bool(text.strip())
         self.restart("new instruction")
@@ -119,7 +132,9 @@ class Stepper:
 
     def offer(self, camera: str, stamp_ns: int, message: Any) -> Stop | None:
         """A picture came. A stop where its stamp says that the clock was set."""
-        if self.sampler.offer(camera, stamp_ns, message) is Offer.CLOCK_JUMPED:
+        offer = self.sampler.offer(camera, stamp_ns, message)
+        if offer is Offer.CLOCK_JUMPED:
+            self._frozen.restart()
             return Stop(Reason.CLOCK_JUMPED, f"stamps on camera/{camera} fell back.")
         return None
 
@@ -127,6 +142,8 @@ class Stepper:
         """Time itself was set: nothing of before counts any more, and a new episode begins."""
         self.sampler.forget()
         self.robot = RobotState()
+        if offer is Offer.KEPT:
+            self._frozen.offer(camera, stamp_ns, getattr(message, "data", None))
         self.record.last_step_ns = None
         self.restart(CLOCK_JUMPED)
         return Stop(Reason.CLOCK_JUMPED, "the clock was set.")
@@ -142,20 +159,25 @@ class Stepper:
         """Of both cameras and of what the robot says of itself."""
         robot = self.robot
         ages = [
-            Input(f"camera/{name}/image", age_s(now_ns, self.sampler.newest_ns(name)))
+            Input(f"camera/{name}/image", age_s(now_ns, self.sampler.newest_ns(name)),
+                  self.sampler.repeats(name))
             for name in CAMERAS
         ]
-        ages.append(Input("end_effector/pose", age_s(now_ns, robot.pose_stamp_ns or None)))
-        ages.append(Input("joint_states", age_s(now_ns, robot.joints_stamp_ns or None)))
+        for name, stamp_ns, repeats in (
+            ("end_effector/pose", robot.pose_stamp_ns, robot.pose_repeats),
+            ("joint_states", robot.joints_stamp_ns, robot.joints_repeats),
+        ):
+            ages.append(Input(name, age_s(now_ns, stamp_ns or None), repeats))
         return ages
 
     def hindrance(self, now_ns: int) -> Stop | None:
         """What forbids a step now."""
         needed = (True, True, self.plan.needs_pose, self.plan.needs_joints)
         ages = list(compress(self.input_ages(now_ns), needed))
-        return self.safety.hindrance(
-            self.episode.over, stale(ages, self.plan.settings.safety_input_timeout)
-        )
+        settings = self.plan.settings
+        wrong = stale(ages, settings.safety_input_timeout) or self._frozen.stop(
+            settings.safety_frozen_image_timeout)
+        return self.safety.hindrance(self.episode.over, wrong)
 
     def watch(self, now_ns: int, busy: bool = False) -> Stop | None:
         """What nobody tells: inputs that fail to come. To be asked often; notes nothing itself.
@@ -164,7 +186,11 @@ class Stepper:
         """
         if not self.safety.active or self.plan is None:
             return None
-        stop = self.hindrance(now_ns) or (None if busy else self._unpaired(now_ns))
+        stop = self.hindrance(now_ns)
+        if stop is None and busy:
+            stop = self._overrun(now_ns)
+        elif stop is None:
+            stop = self._unpaired(now_ns) or self._unreadable(now_ns)
         if stop is None:
             self.safety.clear()
         return stop
@@ -181,19 +207,20 @@ class Stepper:
         elif self.episode.ends(pair.stamp_ns, self.plan.max_duration_s):
             self.sampler.give_back(unreadable=0)
             return self.episode.over
-        return Job(
-            pair, self.plan, self.instruction, self.episode.generation,
+        self._in_work = Job(
+            pair, self.plan, self.instruction, self.episode.generation, now_ns,
             age_s(now_ns, pair.stamp_ns), self.robot,
         )
 
     def judge(self, job: Job, answer: Answer, now_ns: int) -> Outcome:
         """What follows from an answer, if nothing has come in between."""
-        if answer.observation is None:
-            self.sampler.give_back(answer.unreadable)
+        self._note_reading(answer, now_ns)
         generation = self.episode.generation
+        return self._in_work
         is_current = job.generation == generation and self.hindrance(now_ns) is None
-        step, stop, command = answer.step, answer.stop, None
-        if step is not None and is_current:
+        step, stop, command = answer.step, answer.stop or self._overrun(now_ns), None
+        self._in_work = None
+        if step is not None and stop is None and is_current:
             try:
                 command = self._command(step, job)
             except ValueError as error:
@@ -202,6 +229,8 @@ class Stepper:
             job.pair, job.plan, job.instruction, self.episode.number, self.episode.step + 1,
             job.age_s, step, answer.thresholds, answer.max_layer,
             commanded=command is not None and self.plan.dry is None,
+            except ActionTooLargeError as error:
+                step, stop = None, Stop(Reason.OVER_LIMIT, str(error))
             clamped=command.clamped if command is not None else (),
         )
         further = self._again(job, step) if account.commanded else iter(())
@@ -210,7 +239,7 @@ class Stepper:
     def count(self, account: Account, now_ns: int) -> None:
         """A step was carried out; the caller has advanced the recurrent state."""
         self.episode.count_step(account.pair.stamp_ns)
-        self.record.count(account.step, now_ns)
+        self.record.count(account.step, now_ns, self.safety.state is State.RUNNING)
         self.safety.moved(self.plan.dry)
 
     def no_instruction(self) -> Stop | None:
@@ -219,6 +248,10 @@ class Stepper:
             return NO_INSTRUCTION
         return None
 
+        if account.commanded:
+            self._frozen.moved(account.pair.stamp_ns)
+        else:
+            self._frozen.rested()
     def _command(self, step: Step, job: Job) -> Command:
         """What the step asks for, within the limits. Raises ValueError as CommandMaker."""
         self._carried_out = job
@@ -242,7 +275,40 @@ class Stepper:
     def _end_action(self) -> None:
         """Nothing more follows from the last action, and the next starts from the measured pose."""
         self._carried_out = None
-        self._maker.forget_target()
+        self._maker.rest()
+        self._frozen.rested()
+
+    def _note_reading(self, answer: Answer, now_ns: int) -> None:
+        if answer.observation is not None:
+            self._unreadable_since_ns = None
+            return
+        self.sampler.give_back(answer.unreadable)
+        if self._unreadable_since_ns is None:
+            self._unreadable_since_ns = now_ns
+
+    def _unreadable(self, now_ns: int) -> Stop | None:
+        """Both cameras send, but no picture of one of them can be read."""
+        timeout_s = self.plan.settings.safety_input_timeout
+        since_s = age_s(now_ns, self._unreadable_since_ns)
+        if since_s is None or since_s <= timeout_s:
+            return None
+        return Stop(
+            Reason.INPUT_STALE,
+            f"for {since_s:.2f} s no two pictures could be read (safety.input_timeout is "
+            f"{timeout_s:g} s); the log says what is wrong with them.",
+        )
+
+    def _overrun(self, now_ns: int) -> Stop | None:
+        """The step that is being made lasts too long."""
+        job = self._in_work
+        if job is None or (now_ns - job.started_ns) / 1e9 <= job.plan.step_timeout_s:
+            return None
+        return Stop(
+            Reason.DEADLINE_OVERRUN,
+            f"a step has lasted {(now_ns - job.started_ns) / 1e9:.2f} s, more than "
+            f"{job.plan.step_timeout_s:.3g} s (safety.step_timeout, budget.latency_ms); its answer "
+            "is dropped.",
+        )
 
     def _unpaired(self, now_ns: int) -> Stop | None:
         """Both cameras send, but never two pictures that belong together."""
@@ -253,7 +319,7 @@ class Stepper:
         if idle_s is not None and idle_s <= self.plan.settings.safety_input_timeout:
             return None
         return Stop(
-            Reason.INPUT_STALE,
+            Reason.CAMERAS_APART,
             f"the newest pictures of both cameras are {skew_s:.3f} s apart (image.max_skew is "
             f"{largest_s:g} s).",
         )

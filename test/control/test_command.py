@@ -10,9 +10,12 @@ from hypothesis import strategies as st
 from deer_ros.control import rotation
 from deer_ros.control.command import (
     ANGULAR_VELOCITY,
+    JUMP,
+    LARGEST_VALUE,
     LINEAR_VELOCITY,
     WORKSPACE,
     ActionSemantics,
+    ActionTooLargeError,
     CommandMaker,
     GripperCommand,
     Limits,
@@ -102,7 +105,7 @@ def test_the_target_is_added_to_the_last_target_or_to_the_measured_pose():
         last_measured = command([1, 0, 0, 0, 0, 0], measured, FREE, standing, on_measured)
     np.testing.assert_allclose(last_target.target.position, [0.56, 0, 0])
     np.testing.assert_allclose(last_measured.target.position, [0.52, 0, 0])
-    on_target.forget_target()
+    on_target.rest()
     again = command([1, 0, 0, 0, 0, 0], CALVIN, FREE, standing, on_target)
     np.testing.assert_allclose(again.target.position, [0.52, 0, 0])
 
@@ -164,6 +167,107 @@ def test_what_is_no_action_is_refused_whole(action):
     np.testing.assert_allclose(after, before)
 
 
+def test_what_is_too_large_is_told_from_what_is_no_number():
+    with pytest.raises(ActionTooLargeError):
+        command([1.1 * LARGEST_VALUE, 0, 0, 0, 0, 0])
+    with pytest.raises(ValueError) as caught:
+        command([np.inf, 0, 0, 0, 0, 0])
+    assert not isinstance(caught.value, ActionTooLargeError)
+
+
+def test_a_jump_is_shortened_value_by_value_and_starts_from_standstill():
+    limits, maker = replace(FREE, jump=0.25), CommandMaker()
+    made = [command([1, 0.1, 0, 0, 0, -1], limits=limits, maker=maker) for _ in range(5)]
+    np.testing.assert_allclose([c.linear[0] for c in made], np.array([1, 2, 3, 4, 4]) * 0.15)
+    np.testing.assert_allclose([c.linear[1] for c in made], [0.06] * 5)
+    np.testing.assert_allclose([c.angular[2] for c in made], np.array([1, 2, 3, 4, 4]) * -0.375)
+    assert [c.clamped for c in made] == [(JUMP,)] * 3 + [()] * 2
+    back = command([-1, 0.1, 0, 0, 0, -1], limits=limits, maker=maker)
+    np.testing.assert_allclose(back.linear[0], 0.75 * 0.6)
+    maker.rest()
+    np.testing.assert_allclose(command([1] * 6, limits=limits, maker=maker).linear, [0.15] * 3)
+
+
+def test_a_refused_action_is_not_what_the_next_one_is_compared_with():
+    limits, maker = replace(FREE, jump=0.5), CommandMaker()
+    command([0.5, 0, 0, 0, 0, 0], limits=limits, maker=maker)
+    with pytest.raises(ValueError):
+        command([np.nan] * 6, limits=limits, maker=maker)
+    np.testing.assert_allclose(command([1, 0, 0, 0, 0, 0], limits=limits, maker=maker).linear[0],
+                               0.6)
+
+
+SPECIAL = [np.nan, np.inf, -np.inf, 0.0, -0.0, 5e-324, -1e-300, 1.0, -1.0, LARGEST_VALUE,
+           -LARGEST_VALUE, np.nextafter(LARGEST_VALUE, np.inf), 1e300, -1.7e308]
+
+
+def generated_action(random: np.random.Generator) -> np.ndarray:
+    """Mostly six values: ordinary, tiny, huge, special ones among them; sometimes other shapes."""
+    shape = (6,)
+    if random.random() < 0.1:
+        shape = [(), (0,), (5,), (7,), (1, 6), (6, 1), (2, 3)][random.integers(7)]
+    scale = 10.0 ** random.uniform(-320, 308) if random.random() < 0.3 else 1.0
+    values = np.asarray(random.uniform(-1.5, 1.5, shape) * scale)
+    if random.random() < 0.4:
+        values = np.where(random.random(shape) < 0.3, random.choice(SPECIAL, shape), values)
+    return values.astype(random.choice([np.float64, np.float32]))
+
+
+def is_sound(action: np.ndarray) -> bool:
+    return action.shape == (6,) and bool((np.abs(action.astype(float)) <= LARGEST_VALUE).all())
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered")
+def test_of_ten_thousand_actions_nothing_leaves_that_is_not_finite_or_beyond_the_limits():
+    random = np.random.default_rng(7)
+    maker, sent, refused, last = CommandMaker(), 0, 0, np.zeros(3)
+    for index in range(10_000):
+        if index % 40 == 0:
+            semantics = replace(
+                CALVIN, frame=random.choice(["world", "tool"]),
+                rotation=random.choice(["euler_xyz_increment", "rotation_vector"]),
+                reference=random.choice(["target", "measured"]))
+            limit, jump = 10 ** random.uniform(-3, 1), random.uniform(0.01, 2)
+            limits = replace(BOX if random.random() < 0.5 else FREE, linear_velocity=limit,
+                             angular_velocity=limit, jump=jump)
+            maker.rest()
+            last = np.zeros(3)
+        measured = pose(*random.uniform(-2, 2, 3), turn=random.uniform(-3, 3, 3))
+        action = generated_action(random)
+        try:
+            made = command(action, semantics, limits, measured, maker)
+        except ValueError:
+            assert not is_sound(action)
+            refused += 1
+            continue
+        sent += 1
+        assert is_sound(action)
+        check_within(made, semantics, limits, measured)
+        if semantics.frame == "world" and not made.clamped:
+            # Nothing was shortened: what was asked for is within a jump of what was sent last.
+            assert (np.abs(action[:3] - last) <= limits.jump + 1e-5).all()
+        last = np.clip(action[:3], last - limits.jump, last + limits.jump)
+    assert sent > 5000 and refused > 1000
+
+
+def check_within(made, semantics, limits, measured) -> None:
+    values = np.concatenate([made.linear, made.angular, made.target.position,
+                             made.target.orientation])
+    assert np.isfinite(values).all()
+    assert np.linalg.norm(made.linear) <= limits.linear_velocity * 1.00001
+    assert np.linalg.norm(made.angular) <= limits.angular_velocity * 1.00001
+    low = np.minimum(limits.workspace_min, measured.position)
+    high = np.maximum(limits.workspace_max, measured.position)
+    ahead = measured.position + made.linear / semantics.rate_hz
+    assert (ahead >= low - 1e-9).all() and (ahead <= high + 1e-9).all()
+    if semantics.reference == "measured":
+        assert (made.target.position >= low).all() and (made.target.position <= high).all()
+
+
+numbers = st.floats(allow_nan=True, allow_infinity=True) | st.floats(-1, 1)
+coordinates = st.floats(-2, 2)
+
+
 numbers = st.floats(allow_nan=True, allow_infinity=True) | st.floats(-1, 1)
 coordinates = st.floats(-2, 2)
 
@@ -186,17 +290,7 @@ def test_nothing_that_is_not_finite_or_beyond_the_limits_leaves(
         except ValueError:
             assert not (np.abs(action) <= 1e6).all()
             return
-        values = np.concatenate([made.linear, made.angular, made.target.position,
-                                 made.target.orientation])
-        assert np.isfinite(values).all()
-        assert np.linalg.norm(made.linear) <= limit * 1.00001
-        assert np.linalg.norm(made.angular) <= limit * 1.00001
-        if boxed:
-            ahead = measured.position + made.linear / semantics.rate_hz
-            low = np.minimum(limits.workspace_min, measured.position)
-            high = np.maximum(limits.workspace_max, measured.position)
-            assert (ahead >= low - 1e-9).all() and (ahead <= high + 1e-9).all()
-            assert (made.target.position >= low).all() and (made.target.position <= high).all()
+        check_within(made, semantics, limits, measured)
 
 
 def test_the_gripper_changes_only_when_the_probability_is_clear():

@@ -100,12 +100,68 @@ def test_activation_starts_with_a_clean_slate():
     assert safety.stop(FAILED)
 
 
-@pytest.mark.parametrize("age_s, words", [
-    (None, "nothing has come on camera"), (0.6, "0.60 s old"), (-0.6, "in the future"),
+@pytest.mark.parametrize("age_s, repeats, reason, words", [
+    (None, 0, Reason.INPUT_STALE, "nothing has come on camera"),
+    (0.6, 0, Reason.INPUT_STALE, "0.60 s old"),
+    (0.6, 2, Reason.INPUT_STALE, "0.60 s old"),
+    (0.6, 3, Reason.STAMPS_FROZEN, "messages come on camera, but their stamps"),
+    (-0.6, 0, Reason.STAMPS_AHEAD, "in the future"),
 ])
-def test_an_input_that_is_missing_old_or_from_the_future_is_stale(age_s, words):
-    stop = stale([Input("pose", 0.1), Input("camera", age_s)], timeout_s=0.5)
-    assert stop.reason is Reason.INPUT_STALE and words in stop.detail
+def test_an_input_that_is_missing_old_frozen_or_from_the_future_is_told_apart(
+    age_s, repeats, reason, words
+):
+    stop = stale([Input("pose", 0.1, 9), Input("camera", age_s, repeats)], timeout_s=0.5)
+    assert stop.reason is reason and words in stop.detail
+
+
+@pytest.mark.parametrize("fault", [FAILED, STALE, Stop(Reason.CLOCK_JUMPED, "set"),
+                                   Stop(Reason.IMAGE_FROZEN, "same")])
+def test_a_latched_fault_forbids_every_step_until_it_is_released(fault):
+    safety = ready()
+    safety.latches = True
+    safety.moved()
+    assert safety.stop(fault)
+    assert safety.latched.reason is fault.reason and "~/reset" in safety.detail
+    assert safety.hindrance(OVER, None) is safety.latched
+    safety.latches = False
+    safety.activate()
+    safety.has_instruction = True
+    assert safety.hindrance() is safety.latched, "neither a parameter nor an activation helps"
+    safety.stop(safety.hindrance())
+    assert (safety.reason, safety.state) == (fault.reason, State.WAITING) or safety.state is (
+        State.STOPPED)
+    safety.release()
+    assert safety.hindrance() is None
+
+
+@pytest.mark.parametrize("request_", [
+    PAUSED, DEACTIVATED, OVER, NO_INSTRUCTION, Stop(Reason.DRY_RUN, "dry"),
+    Stop(Reason.CANCELLED, "cancelled"), Stop(Reason.PREEMPTED, "another"),
+])
+def test_what_somebody_asked_for_is_not_latched(request_):
+    safety = ready()
+    safety.latches = True
+    safety.moved()
+    safety.stop(request_)
+    assert safety.latched is None
+
+
+def test_inputs_that_are_still_missing_before_the_first_step_are_not_latched():
+    safety = ready()
+    safety.latches = True
+    safety.stop(STALE)
+    assert safety.latched is None and safety.state is State.WAITING
+    safety.stop(FAILED)
+    assert safety.latched is not None, "a model that fails is a fault at once"
+
+
+def test_of_several_faults_the_first_one_is_latched():
+    safety = ready()
+    safety.latches = True
+    safety.moved()
+    safety.stop(STALE)
+    safety.stop(FAILED)
+    assert safety.latched.reason is safety.reason is Reason.INPUT_STALE
 
 
 def test_fresh_inputs_are_not_stale():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Protocol
 
 from geometry_msgs.msg import PoseStamped
@@ -99,7 +98,7 @@ class Inputs:
 
     def _on_joints(self, message: JointState) -> None:
         stamp_ns = to_nanoseconds(message.header.stamp)
-        self.state = replace(self.state, joints=message, joints_stamp_ns=stamp_ns)
+        self.state = self.state.with_joints(message, stamp_ns)
 
     def _on_pose(self, message: PoseStamped) -> None:
         try:
@@ -111,7 +110,7 @@ class Inputs:
             )
             return
         stamp_ns = to_nanoseconds(message.header.stamp)
-        self.state = replace(self.state, pose=pose, pose_stamp_ns=stamp_ns)
+        self.state = self.state.with_pose(pose, stamp_ns)
 
     def _on_instruction(self, message: String) -> None:
         self._listener.set_instruction(message.data)
