@@ -78,6 +78,15 @@ class Plan:
         )
 
     @property
+    def step_timeout_s(self) -> float:
+        """How long a step may last before its answer no longer counts."""
+        timeout_s = self.settings.safety_step_timeout
+        if self.budget is None or self.budget.latency_ms is None:
+            return timeout_s
+        latency_s = 1e-3 * self.budget.latency_ms
+        return min(timeout_s, latency_s + max(latency_s, self.semantics.period_s))
+
+    @property
     def needs_pose(self) -> bool:
         """Whether no step may be commanded without the end effector's pose."""
         is_read = not set(POSE_NAMES).isdisjoint(self.layout)
