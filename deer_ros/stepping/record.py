@@ -71,23 +71,23 @@ class Record:
     def __init__(self) -> None:
         self.since_change = Totals()
         self.since_report = Totals()
-        self.last_step_ns: int | None = None
-
         self.cadence = Cadence()
         self.steps = 0
         self.last_exit_layer = 0
+        self.last_step_ns: int | None = None
+
     def count(self, step: Step, now_ns: int, follows: bool = False) -> None:
         """A step was made. follows: there was no stop since the one before."""
         self.since_change.add(step)
         self.since_report.add(step)
-        self.last_step_ns = now_ns
-
         since_last_s = None
         if follows and self.last_step_ns is not None:
             since_last_s = (now_ns - self.last_step_ns) / 1e9
         self.cadence.add(step.cost.step_ms, since_last_s)
         self.steps += 1
         self.last_exit_layer = step.exit_layer
+        self.last_step_ns = now_ns
+
     def restart_averages(self) -> None:
         """The settings changed."""
         self.since_change = Totals()

@@ -82,49 +82,51 @@ class Stepper:
         self.record = Record()
         self.instruction = ""
         self.plan: Plan | None = None
+        self.last: Account | None = None
+        """Of the last step that was made with this budget and rule."""
         self.robot = RobotState()
         self.sampler = Sampler(1.0, settings.image_max_skew, settings.safety_input_timeout)
         self._maker = CommandMaker()
+        self._frozen = FrozenImages()
         self._carried_out: Job | None = None
+        self._in_work: Job | None = None
+        self._unreadable_since_ns: int | None = None
 
     def adopt(self, plan: Plan | None) -> None:
         """Obey another plan from the next step on; None: there is no model."""
-        self._frozen = FrozenImages()
         self.plan = plan
-        self._in_work: Job | None = None
-        self._unreadable_since_ns: int | None = None
         self.record.restart_averages()
         if plan is not None:
             settings, executions = plan.settings, plan.semantics.executions_per_step
+            self.safety.latches = settings.safety_recovery == "latched"
             self.sampler.set_times(
                 1.0 / (executions * plan.control_rate_hz), settings.image_max_skew,
                 settings.safety_input_timeout, executions,
             )
 
     def activate(self) -> None:
-            self.safety.latches = settings.safety_recovery == "latched"
         """Steps may be made."""
         self.sampler.forget()
+        self._in_work = self._unreadable_since_ns = None
         self.restart("activated")
         self.safety.activate()
-
-    def restart(self, reason: str) -> None:
-        """Begin a new episode with the next step."""
-        self.episode.restart(reason)
-        self._in_work = self._unreadable_since_ns = None
-        self.sampler.starts_episode()
-        self._end_action()
 
     def reset(self) -> None:
         """Somebody asked for a new episode: nothing that was latched stands in its way."""
         self.safety.release()
         self.restart("~/reset was called")
 
+    def restart(self, reason: str) -> None:
+        """Begin a new episode with the next step."""
+        self.episode.restart(reason)
+        self.sampler.starts_episode()
+        self._frozen.restart()
+        self._end_action()
+
     def set_instruction(self, text: str) -> bool:
         """A new text starts a new episode; False, and nothing changes, if it is the same again."""
         if text == self.instruction:
             return False
-        self._frozen.restart()
         self.instruction = text
         self.safety.has_instruction = bool(text.strip())
         self.restart("new instruction")
@@ -136,14 +138,14 @@ class Stepper:
         if offer is Offer.CLOCK_JUMPED:
             self._frozen.restart()
             return Stop(Reason.CLOCK_JUMPED, f"stamps on camera/{camera} fell back.")
+        if offer is Offer.KEPT:
+            self._frozen.offer(camera, stamp_ns, getattr(message, "data", None))
         return None
 
     def clock_jumped(self) -> Stop:
         """Time itself was set: nothing of before counts any more, and a new episode begins."""
         self.sampler.forget()
         self.robot = RobotState()
-        if offer is Offer.KEPT:
-            self._frozen.offer(camera, stamp_ns, getattr(message, "data", None))
         self.record.last_step_ns = None
         self.restart(CLOCK_JUMPED)
         return Stop(Reason.CLOCK_JUMPED, "the clock was set.")
@@ -211,26 +213,26 @@ class Stepper:
             pair, self.plan, self.instruction, self.episode.generation, now_ns,
             age_s(now_ns, pair.stamp_ns), self.robot,
         )
+        return self._in_work
 
     def judge(self, job: Job, answer: Answer, now_ns: int) -> Outcome:
         """What follows from an answer, if nothing has come in between."""
         self._note_reading(answer, now_ns)
         generation = self.episode.generation
-        return self._in_work
         is_current = job.generation == generation and self.hindrance(now_ns) is None
         step, stop, command = answer.step, answer.stop or self._overrun(now_ns), None
         self._in_work = None
         if step is not None and stop is None and is_current:
             try:
                 command = self._command(step, job)
+            except ActionTooLargeError as error:
+                step, stop = None, Stop(Reason.OVER_LIMIT, str(error))
             except ValueError as error:
                 step, stop = None, Stop(Reason.NOT_FINITE, str(error))
         account = Account(
             job.pair, job.plan, job.instruction, self.episode.number, self.episode.step + 1,
             job.age_s, step, answer.thresholds, answer.max_layer,
             commanded=command is not None and self.plan.dry is None,
-            except ActionTooLargeError as error:
-                step, stop = None, Stop(Reason.OVER_LIMIT, str(error))
             clamped=command.clamped if command is not None else (),
         )
         further = self._again(job, step) if account.commanded else iter(())
@@ -241,6 +243,10 @@ class Stepper:
         self.episode.count_step(account.pair.stamp_ns)
         self.record.count(account.step, now_ns, self.safety.state is State.RUNNING)
         self.safety.moved(self.plan.dry)
+        if account.commanded:
+            self._frozen.moved(account.pair.stamp_ns)
+        else:
+            self._frozen.rested()
 
     def no_instruction(self) -> Stop | None:
         """The stop of an active policy that has nothing to do."""
@@ -248,10 +254,6 @@ class Stepper:
             return NO_INSTRUCTION
         return None
 
-        if account.commanded:
-            self._frozen.moved(account.pair.stamp_ns)
-        else:
-            self._frozen.rested()
     def _command(self, step: Step, job: Job) -> Command:
         """What the step asks for, within the limits. Raises ValueError as CommandMaker."""
         self._carried_out = job
