@@ -228,11 +228,11 @@ def _settings(arguments: argparse.Namespace) -> list[Setting]:
     The model's own thresholds and full depth are added: in CALVIN, where a setting takes hours, one
     of them and only where nothing was asked for.
     """
+    from deer_ros.checkpoint.directory import read_config
     from deer_ros.evaluation import settings
-    from deer_ros.model.config import DeerConfig
     from deer_ros.resources import find_model
 
-    config = DeerConfig.load(find_model(arguments.model) / "config.json")
+    config = read_config(find_model(arguments.model))
     own, full = settings.own_thresholds(config), settings.full_depth(config)
     asked = [
         *settings.presets(config, arguments.preset),
