@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 HELP = "Bayesian optimisation of thresholds against rollouts, within a budget"
 
-SIMULATOR = "simulator"
 # Beyond those that evaluations report on.
 FIRST_SEED = 100_000
 
@@ -74,20 +74,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Search, compare, and write the thresholds; 1 where what comes of it exceeds the budget."""
     from deer_ros.report.files import write_json
-    from deer_ros.report.progress import track
 
     _check(arguments)
-    search, out, exit_layers = _prepared(arguments)
-    trials = search.run(arguments.trials)
-    missing = max(0, arguments.trials - len(search.done()))
-    try:
-        for _ in track(trials, missing, lambda trial: _line(trial, search)):
-            pass
-        _say(f"comparing the best with the start on {arguments.held_out} held-out seeds")
-        verdict = search.verdict()
-    except KeyboardInterrupt:
-        _say_interrupted(search, arguments)
-        raise
+    with ExitStack() as stack:
+        search, out, exit_layers = _prepared(arguments, stack)
+        verdict = _searched(search, arguments)
     facts = _facts(search, verdict)
     write_json(out, _stored(search, verdict, exit_layers, facts).to_json())
     facts["file"] = str(out)
@@ -96,6 +87,22 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         _print(facts, exit_layers)
     return 0 if verdict.keeps_budget else 1
+
+
+def _searched(search: Search, arguments: argparse.Namespace) -> Verdict:
+    """Trials with a line each, and what they come to."""
+    from deer_ros.report.progress import track
+
+    trials = search.run(arguments.trials)
+    missing = max(0, arguments.trials - len(search.done()))
+    try:
+        for _ in track(trials, missing, lambda trial: _line(trial, search)):
+            pass
+        _say(f"comparing the best with the start on {arguments.held_out} held-out seeds")
+        return search.verdict()
+    except KeyboardInterrupt:
+        _say_interrupted(search, arguments)
+        raise
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -109,7 +116,9 @@ def _check(arguments: argparse.Namespace) -> None:
         raise ValueError("--tasks are the simulator's; they do not go with --scorer.")
 
 
-def _prepared(arguments: argparse.Namespace) -> tuple[Search, Path, tuple[int, ...]]:
+def _prepared(
+    arguments: argparse.Namespace, stack: ExitStack
+) -> tuple[Search, Path, tuple[int, ...]]:
     """All that can fail before the first episode: the search, its file, the model's exits."""
     from deer_ros.budget.budget import Budget
     from deer_ros.checkpoint.directory import inspect_model
@@ -128,7 +137,7 @@ def _prepared(arguments: argparse.Namespace) -> tuple[Search, Path, tuple[int, .
     exits = searched_exits(config.exit_layers, max_layer)
     calibration = find_calibration(folder, arguments.calibration)
     given = None if arguments.start is None else _numbers(arguments.start)
-    name, scorer, tokens, first = _scorer(arguments, folder, config, budget)
+    name, scorer, tokens, first = _scorer(arguments, folder, config, budget, stack)
     start = find_start(config, budget, tokens, max_layer, calibration, given)
     deltas = None if calibration is None else calibration.deltas(start.metric)
     seeds = range(first, first + arguments.episodes)
@@ -152,7 +161,8 @@ def _prepared(arguments: argparse.Namespace) -> tuple[Search, Path, tuple[int, .
 
 
 def _scorer(
-    arguments: argparse.Namespace, folder: Path, config: DeerConfig, budget: Budget
+    arguments: argparse.Namespace, folder: Path, config: DeerConfig, budget: Budget,
+    stack: ExitStack,
 ) -> tuple[str, Scorer, int, int]:
     """Its name, itself, tokens of its prompts on average, and the first seed."""
     from deer_ros.budget.cost import CostModel
@@ -165,18 +175,22 @@ def _scorer(
         tokens = min(USUAL_PROMPT_TOKENS, config.prompt.max_tokens)
         return arguments.scorer, load_scorer(arguments.scorer), tokens, arguments.seed
 
+    from deer_ros.evaluation import metaworld
     from deer_ros.model.prompt import PromptEncoder
     from deer_ros.search.simulator import SimulatorScorer
     from deer_ros.search.start import check_reachable
-    from deer_ros.sim.tasks import DEMONSTRATION_TASKS, EVALUATION_SEED_START, find_task
+    from deer_ros.sim.tasks import find_task
 
-    tasks = arguments.tasks.split(",") if arguments.tasks else list(DEMONSTRATION_TASKS)
+    world = metaworld.world(arguments.tasks.split(",") if arguments.tasks else ())
     prompts = PromptEncoder.load(folder, config.prompt)
-    counts = [len(prompts.encode(find_task(task).instruction)) for task in tasks]
+    counts = [len(prompts.encode(find_task(task).instruction)) for task in world.tasks]
     check_reachable(budget, CostModel(config, min(counts)))
-    name = f"{SIMULATOR}:{','.join(tasks)}"
-    first = EVALUATION_SEED_START + FIRST_SEED + arguments.seed
-    return name, SimulatorScorer(tasks, arguments.scope), round(sum(counts) / len(counts)), first
+    scorer = SimulatorScorer(world, arguments.scope)
+    stack.callback(scorer.close)
+    return (
+        f"{world.name}:{','.join(world.tasks)}", scorer, round(sum(counts) / len(counts)),
+        world.first_seed + FIRST_SEED + arguments.seed,
+    )
 
 
 def _out(folder: Path, given: Path | None) -> Path:

@@ -134,7 +134,7 @@ def _verdict(
     if not keeps:
         reason += (
             f" The start costs {score.cost:.4g} a step, more than the budget of "
-            f"{problem.budget:.4g}."
+            f"{problem.budget:.4g}: start from a cheaper one, see --start."
         )
     difference = paired_difference([ours.successes], [theirs.successes]) if ours else None
     return Verdict(trials, start, best, taken, reason, keeps, theirs, ours, difference)

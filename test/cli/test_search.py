@@ -283,7 +283,7 @@ def test_a_short_search_in_the_simulator(capsys, tmp_path):
              "--held-out", "1", "--trials", "3", "--json", "--scope", "step"]
     assert main(asked) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["scorer"] == "simulator:drawer-open,drawer-close" and found["trials"] == 3
+    assert found["scorer"] == "metaworld:drawer-open,drawer-close" and found["trials"] == 3
     assert found["start"]["success"] == 0 and found["start"]["cost"] > 0
     assert len(found["thresholds"]) == 3
     assert DeerPolicy.from_pretrained(model).thresholds[:2] == tuple(found["thresholds"][:2])
