@@ -123,17 +123,18 @@ class Pacing:
         self, budget: Budget, facts: Facts, steps_per_decision: int = 1,
         times: SegmentTimes | None = None,
     ) -> None:
-        """times: what an earlier deadline was kept by. Raises BudgetError where the budget cannot
-        be met."""
+        """times: what an earlier deadline was kept by. Where the budget cannot be met, `unmet` says
+        so from the start."""
         self.budget = budget
         self.spent = Spent()
         self.unmet: str | None = None
-        """Why the budget cannot be met with this instruction, where that is so; then as little is
-        spent as can be."""
+        """Why the budget cannot be met, with this instruction mostly, where that is so; then as
+        little is spent as can be."""
         self.steps_per_decision = steps_per_decision
         self._trackers: dict[str, Tracker] = {}
         self._times = times
-        self._solve(facts, budget)
+        self.facts = facts
+        self.adapt()
 
     @property
     def asked(self) -> tuple:

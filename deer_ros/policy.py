@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from deer_ros.budget.budget import Budget
+from deer_ros.budget.budget import Budget, BudgetError
 from deer_ros.budget.calibration import Calibration
 from deer_ros.budget.cost import CostModel
 from deer_ros.budget.presets import find_preset
@@ -171,32 +171,50 @@ class DeerPolicy:
         max_layer: int | None = None,
         metric: str | None = None,
         steps_per_decision: int = 1,
-        load: bool = True,
     ) -> Solution:
         """Keep a budget from the next step on, instead of the rule or the budget before.
 
         The recurrent state stays; means start anew, unless the budget is the same again. max_layer,
-        metric, steps_per_decision: as in `set_thresholds`; metric None: the calibration's. load:
-        read and free layers as `budget.memory_mib` permits; with False that is left to the caller,
-        and steps go as deep as the layers that are there. Takes milliseconds once
-        `prepare_budgets` was called, unless layers are to be read.
+        metric, steps_per_decision: as in `set_thresholds`; metric None: the calibration's. Reads
+        and frees layers as `budget.memory_mib` permits.
         Raises BudgetError, with what can be reached, where the budget cannot be met; ValueError or
         OSError for a calibration or layers that cannot be read. Then nothing has changed.
         """
         self.prepare_budgets(budget)
-        built = self.depth_for(budget) if load else self.model.max_layer
-        facts = Facts(
-            self.config, dtype_of(self.model), built, max_layer, metric, **self._changing(built)
-        )
-        before = self.pacing.deadline
-        pacing = Pacing(budget, facts, steps_per_decision, before and before.times)
+        built = self.depth_for(budget)
+        pacing = self._pacing(budget, built, max_layer, metric, steps_per_decision)
+        if pacing.unmet is not None:
+            raise BudgetError(pacing.unmet)
         if built != self.model.max_layer:
             hold(self.model, read_layers(self.model, self._source, built, self._depth))
-        if isinstance(self.pacing, Pacing) and self.pacing.asked == pacing.asked:
-            self._adapt()
-        else:
-            self.pacing = pacing
+        self._pace(pacing)
         return self.pacing.solution
+
+    def take_budget(
+        self,
+        budget: Budget,
+        max_layer: int | None = None,
+        metric: str | None = None,
+        steps_per_decision: int = 1,
+    ) -> None:
+        """As `set_budget`, in milliseconds and with what is there: nothing is read or measured.
+
+        Steps go as deep as the layers that are there; reading and freeing them is the caller's.
+        Where the budget cannot be met with the instruction in force, which `check_budget` may not
+        have known, as little is spent as can be, and `pacing.unmet` says why.
+        """
+        built = self.model.max_layer
+        self._pace(self._pacing(budget, built, max_layer, metric, steps_per_decision))
+
+    def check_budget(
+        self, budget: Budget, max_layer: int | None = None, metric: str | None = None
+    ) -> Solution:
+        """What `take_budget` would solve once all layers are there that the arguments permit.
+
+        Changes nothing; another thread may step meanwhile. Raises BudgetError.
+        """
+        built = depth_within(self.model, max_layer, budget.memory_mib)
+        return self._facts(built, max_layer, metric).solve(budget)
 
     def prepare_budgets(self, budget: Budget | None = None) -> None:
         """Read the calibration, if the model has one, and measure the model, if it was not yet.
@@ -229,15 +247,19 @@ class DeerPolicy:
         """Layers that a budget of memory lets the policy hold, of those that are wanted."""
         return depth_within(self.model, self._depth, budget.memory_mib)
 
-    def load_layers(self, max_layer: int | None) -> DepthChange:
+    def load_layers(
+        self, max_layer: int | None, memory_mib: float | None = None
+    ) -> DepthChange:
         """Read what the policy lacks to run to `max_layer`, rounded down to an exit; None: to all.
 
-        Not more than a budget of memory permits. Slow, and changes nothing: another thread may call
-        it while this policy steps. `adopt` makes it take effect. Raises ValueError or OSError with
-        a sentence where that depth cannot be, or its layers' files have vanished or changed.
+        memory_mib: not more than fits into that; None: what the budget in force permits. Slow, and
+        changes nothing: another thread may call it while this policy steps. `adopt` makes it take
+        effect. Raises ValueError or OSError with a sentence where that depth cannot be, or its
+        layers' files have vanished or changed.
         """
         asked = self.config.permitted_exits(max_layer)[-1]
-        memory_mib = None if self.budget is None else self.budget.memory_mib
+        if memory_mib is None and self.budget is not None:
+            memory_mib = self.budget.memory_mib
         depth = depth_within(self.model, asked, memory_mib)
         return read_layers(self.model, self._source, depth, asked)
 
@@ -377,6 +399,27 @@ class DeerPolicy:
 
     def _read(self, ids: np.ndarray) -> Prompt:
         return self.model.read(torch.from_numpy(ids).to(self._parameter.device)[None])
+
+    def _facts(self, built: int, max_layer: int | None, metric: str | None) -> Facts:
+        """What a budget is solved from, with `built` layers loaded."""
+        return Facts(
+            self.config, dtype_of(self.model), built, max_layer, metric, **self._changing(built)
+        )
+
+    def _pacing(
+        self, budget: Budget, built: int, max_layer: int | None, metric: str | None,
+        steps_per_decision: int,
+    ) -> Pacing:
+        before = self.pacing.deadline
+        facts = self._facts(built, max_layer, metric)
+        return Pacing(budget, facts, steps_per_decision, before and before.times)
+
+    def _pace(self, pacing: Pacing) -> None:
+        """Go by `pacing` from now on, or on as before if it asks for the same again."""
+        if isinstance(self.pacing, Pacing) and self.pacing.asked == pacing.asked:
+            self._adapt()
+        else:
+            self.pacing = pacing
 
     def _changing(self, built: int) -> dict[str, object]:
         """What a budget is solved from and what changes while it is in force."""

@@ -43,7 +43,9 @@ MAY_IMPORT["calibration"] = {"policy", "data", *MAY_IMPORT["policy"]}
 MAY_IMPORT["evaluation"] = {"report", "policy", "sim", "data", *MAY_IMPORT["policy"]}
 MAY_IMPORT["search"] = {"evaluation", *MAY_IMPORT["evaluation"]}
 BELOW_THE_TOP = set(MAY_IMPORT)
-MAY_IMPORT["cli"] = BELOW_THE_TOP
+# One command speaks to a running node, and imports what does so only when it is run.
+MAY_IMPORT["cli"] = BELOW_THE_TOP | {"nodes"}
+SPEAKS_TO_NODES = {"set.py": {"deer_ros.nodes.set_budgets.set_parameters"}}
 MAY_IMPORT["nodes"] = BELOW_THE_TOP | {"msg"}
 
 ROS_PACKAGES = {
@@ -87,6 +89,12 @@ def test_budget_uses_of_the_model_its_configuration_alone():
     for module in modules("budget"):
         names = {name for name in imported(module) if name.startswith("deer_ros.model")}
         assert all(name.startswith(allowed) for name in names), (module, names)
+
+
+def test_of_the_nodes_a_command_uses_one_and_only_deer_set_does():
+    for module in modules("cli"):
+        used = {name for name in imported(module) if name.startswith("deer_ros.nodes")}
+        assert used == SPEAKS_TO_NODES.get(module.name, set()), module
 
 
 @pytest.mark.parametrize("part", sorted(set(MAY_IMPORT) - {"nodes"}))

@@ -234,11 +234,11 @@ def test_a_policy_loaded_in_little_memory_never_reads_the_layers_beyond(plain, m
 def test_layers_may_be_left_to_the_caller(plain):
     policy = DeerPolicy.from_pretrained(plain)
     limit = weights_mib(policy.config, 4, "float32")
-    policy.set_budget(Budget(memory_mib=limit), load=False)
+    policy.take_budget(Budget(memory_mib=limit))
     assert len(policy.model.layers) == 6 and policy.max_layer == 4
     policy.adopt(policy.load_layers(policy.depth_for(policy.budget)))
     assert len(policy.model.layers) == 4
-    policy.set_budget(Budget(), load=False)
+    policy.take_budget(Budget())
     assert policy.max_layer == 4
     policy.adopt(policy.load_layers(None))
     assert policy.max_layer == 6, "the budget in force is solved for the new depth"
@@ -417,6 +417,46 @@ def test_layers_that_cannot_be_read_leave_the_old_budget(plain, tmp_path):
         policy.set_budget(Budget())
     assert policy.budget is tight and len(policy.model.layers) == 2
     policy.step(noise(0), TEXT)
+
+
+def test_a_budget_can_be_checked_before_it_is_taken(policy):
+    policy.prepare_budgets()
+    policy.take_budget(Budget(average_gflops=between(policy, 0.5)))
+    pacing, held = policy.pacing, policy.model.max_layer
+    for limits in ({"average_gflops": 1e-9}, {"memory_mib": 1e-3}, {"peak_gflops": 1e-9}):
+        with pytest.raises(BudgetError):
+            policy.check_budget(Budget(**limits))
+    solution = policy.check_budget(Budget(average_gflops=between(policy, 0.2)), max_layer=4)
+    assert solution.max_layer == 4
+    assert policy.pacing is pacing and policy.model.max_layer == held
+
+
+def test_a_budget_is_checked_for_the_layers_that_are_wanted_not_for_those_there(policy):
+    asked = Budget(average_gflops=between(policy, 0.9), tracking=False)
+    policy.prepare_budgets()
+    solution = policy.check_budget(asked)
+    policy.adopt(policy.load_layers(2))
+    assert policy.check_budget(asked).thresholds == solution.thresholds
+    assert policy.check_budget(asked, max_layer=2).max_layer == 2
+
+
+def test_a_budget_that_a_longer_prompt_breaks_may_be_taken_and_says_so(policy):
+    policy.prepare_budgets()
+    policy.take_budget(Budget(average_gflops=1e-9))
+    assert "average_gflops is 1e-09" in policy.pacing.unmet
+    step = policy.step(noise(0), TEXT)
+    assert step.exit_layer == 2, "as little as can be is spent"
+    policy.take_budget(Budget(average_gflops=between(policy, 0.5)))
+    assert policy.pacing.unmet is None
+
+
+def test_more_memory_reads_layers_whatever_the_budget_in_force_says(plain):
+    policy = DeerPolicy.from_pretrained(plain)
+    limit = weights_mib(policy.config, 2, "float32")
+    policy.set_budget(Budget(memory_mib=limit))
+    assert policy.load_layers(None).after == 2
+    assert policy.load_layers(None, math.inf).after == 6
+    assert policy.load_layers(None, weights_mib(policy.config, 4, "float32")).after == 4
 
 
 # Together with the rest

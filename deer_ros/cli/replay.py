@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from deer_ros.budget.budget import Budget
     from deer_ros.budget.timing import CostTable
     from deer_ros.replay.compare import Comparison
     from deer_ros.replay.results import BagResult
     from deer_ros.stepping.settings import Settings
 
-    Runs = Sequence[tuple[str, Settings, Budget | None]]
+    Runs = Sequence[tuple[str, Settings]]
 
 HELP = "run the policy over recorded bags in lockstep; compare with an earlier run"
 
@@ -71,14 +70,14 @@ def run(arguments: argparse.Namespace) -> int:
     if model is not None:
         changes["model"] = str(model)
     is_free = "image.transport" not in changes
-    runs: Runs = [("", settings_of(changes), None)]
+    runs: Runs = [("", settings_of(changes))]
     if arguments.budget:
-        read = [(text, *read_budget(text)) for text in arguments.budget]
+        is_alone = len(arguments.budget) == 1
         runs = [
-            (_label(text) if len(read) > 1 else "", settings_of(changes | own), budget)
-            for text, budget, own in read
+            ("" if is_alone else _label(text), settings_of(changes | read_budget(text)))
+            for text in arguments.budget
         ]
-    _check_labels([label for label, _, _ in runs])
+    _check_labels([label for label, _ in runs])
     names = Names(arguments.remap)
     bags = [bag for path in paths for bag in find_recordings(path)]
     _check_out(arguments.out, arguments.force)
@@ -131,7 +130,9 @@ def _replay(
     # What is missing in a bag is told before the model is loaded.
     for bag in bags:
         _check_bag(bag, names, is_free, runs, arguments.instruction)
-    policy = load_policy(dataclasses.replace(runs[0][1], exit_max_layer=0))
+    # All layers, whatever one of the runs permits.
+    policy = load_policy(
+        dataclasses.replace(runs[0][1], exit_max_layer=0, exit_policy="fixed"))
     table = _cost_table(arguments.cost_table, policy)
     lockstep = Lockstep(policy, table)
     building = _building(arguments.out)
@@ -182,8 +183,7 @@ def _replay_bag(
     with Recording(bag) as recording, _progress(recording, title) as on_message:
         topics = find_topics(recording, names, runs[0][1], is_free)
         asked = [
-            Asked(label, settings, labelled(topics, label), budget)
-            for label, settings, budget in runs
+            Asked(label, settings, labelled(topics, label)) for label, settings in runs
         ]
         with NewBag(_free_name(out, bag)) as writer:
             output = Output(writer, recording, [run.topics for run in asked])

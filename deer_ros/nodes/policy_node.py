@@ -32,6 +32,7 @@ from deer_ros.nodes.policy.loop import PolicyLoop
 from deer_ros.nodes.policy.outputs import Outputs
 from deer_ros.nodes.policy.parameters import NodeParameters
 from deer_ros.nodes.policy.stop_signals import block_stop_signals, on_stop_signal
+from deer_ros.stepping import budgets
 from deer_ros.stepping.loading import load_policy, what_is_loaded
 from deer_ros.stepping.plan import Plan
 from deer_ros.stepping.settings import Settings
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 
 WATCH_PERIOD_S = 0.05
 DIAGNOSTICS_PERIOD_S = 1.0
+MEASURING_S = 2.0
+OF_BUDGETS = ("budget.", "exit.")
 # Together below the two seconds in which a stopped node promises to be gone.
 FLUSH_S = 0.2
 LAST_STEP_S = 1.0
@@ -65,7 +68,8 @@ class PolicyNode(LifecycleNode):
         self._policy: DeerPolicy | None = None
         self._loading: tuple[tuple, Future[DeerPolicy]] | None = None
         self._autostart_timer: Timer | None = None
-        self._node_parameters = NodeParameters(self, self._on_settings)
+        self._node_parameters = NodeParameters(
+            self, self._check_settings, self._on_settings)
         settings = self._node_parameters.settings
         self._outputs = Outputs(self, settings.action_frame_id)
         self._loop = PolicyLoop(self.get_clock(), self.get_logger(), self._outputs, settings)
@@ -176,8 +180,9 @@ class PolicyNode(LifecycleNode):
         loading, self._loading = self._loading[1], None
         policy = self._wait(loading)
         self._node_parameters.check_model(policy.config)
-        self._policy = policy
         plan = Plan.of(self.settings, policy.config)
+        budgets.check(policy, plan)
+        self._policy = policy
         self._loop.set_policy(policy, plan)
         # Or every full collection goes through all of PyTorch, and all threads wait for it.
         gc.freeze()
@@ -188,8 +193,19 @@ class PolicyNode(LifecycleNode):
     def _start_loading(self) -> None:
         settings = self.settings
         self.get_logger().info(f"loading the model {settings.model!r}")
-        future = self._loop.worker.call(lambda: self._load(settings))
+        future = self._loop.worker.call(lambda: self._prepared(self._load(settings)))
         self._loading = what_is_loaded(settings), future
+
+    def _prepared(self, policy: DeerPolicy) -> DeerPolicy:
+        """With all that budgets are solved from, so that any can be set while steps go on."""
+        policy.measure(longest_s=MEASURING_S)
+        try:
+            policy.prepare_budgets()
+        except (ValueError, OSError) as error:
+            self.get_logger().warning(
+                f"{error} Budgets that need a calibration are refused until it is mended and the "
+                "node configured again.")
+        return policy
 
     def _wait(self, future: Future[Result]) -> Result:
         """The result of a call in the worker's thread, or an error when the node is to stop."""
@@ -230,14 +246,21 @@ class PolicyNode(LifecycleNode):
 
     # What comes in beside the inputs.
 
+    def _check_settings(self, settings: Settings, names: frozenset[str]) -> None:
+        """Refuse what cannot be met. A budget that an instruction broke blocks nothing else."""
+        if self._policy is not None and any(name.startswith(OF_BUDGETS) for name in names):
+            budgets.check(self._policy, Plan.of(settings, self._policy.config))
+
     def _on_settings(self, settings: Settings, names: frozenset[str]) -> None:
         plan = None if self._policy is None else Plan.of(settings, self._policy.config)
+        before = [] if self._loop.stepper.plan is None else self._loop.stepper.plan.warnings()
         self._loop.set_settings(settings, plan)
         if "instruction" in names:
             self._loop.set_instruction(settings.instruction)
-        if plan is not None and "control_rate" in names:
+        if plan is not None:
             for sentence in plan.warnings():
-                self.get_logger().warning(sentence)
+                if sentence not in before:
+                    self.get_logger().warning(sentence)
 
     def _on_reset(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         problem = self._loop.reset()

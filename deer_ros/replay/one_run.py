@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from deer_ros.budget.budget import Budget
 from deer_ros.control.safety import Stop
 from deer_ros.data import images
 from deer_ros.exit_rule import ExitRule
@@ -22,7 +21,7 @@ from deer_ros.replay.recorded import Recorded
 from deer_ros.replay.records import StepRecord
 from deer_ros.replay.results import Pictured, RunResult
 from deer_ros.replay.topics import Topics
-from deer_ros.stepping import contents
+from deer_ros.stepping import budgets, contents
 from deer_ros.stepping.brain import Brain
 from deer_ros.stepping.plan import Plan
 from deer_ros.stepping.settings import Settings
@@ -31,18 +30,18 @@ from deer_ros.stepping.stepper import Job, Outcome, Stepper
 if TYPE_CHECKING:
     from deer_ros.policy import DeerPolicy, Step
 
+BY_TIME = {"average_ms", "latency_ms"}
 NOTHING_MOVES = "a replay commands nothing."
 PICTURES_KEPT = 8
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A run: its name, the node's settings, where its words go, and a budget of its own or None."""
+    """A run: its name, the node's settings, where its words go."""
 
     label: str
     settings: Settings
     topics: Topics
-    budget: Budget | None = None
 
 
 class Run:
@@ -62,9 +61,8 @@ class Run:
         settings = self.settings = asked.settings
         config = policy.config
         plan = dataclasses.replace(Plan.of(settings, config), dry=NOTHING_MOVES)
-        if asked.budget is not None:
-            plan = dataclasses.replace(plan, budget=asked.budget)
-        if plan.budget is not None and policy.cost_table is None and _is_of_time(plan.budget):
+        is_of_time = plan.budget is not None and not BY_TIME.isdisjoint(plan.budget.limits)
+        if is_of_time and policy.cost_table is None:
             raise ValueError(
                 "budgets of time are kept in virtual time, for which a cost table is needed: "
                 "measure one with deer bench, and name it with --cost-table.")
@@ -76,7 +74,8 @@ class Run:
             # What cannot be met is told before the first step.
             if asked.settings.instruction or instruction:
                 self._policy.expect(asked.settings.instruction or instruction)
-            self._policy.set_budget(plan.budget, plan.rule.exits[-1], load=False)
+            self._policy.prepare_budgets(plan.budget)
+            budgets.check(self._policy, plan)
         self._full_rule = ExitRule.of(config, policy.model.max_layer)
         self._brain = Brain(self._policy, self._read, complain=lambda sentence: None)
         self._output = output
@@ -198,7 +197,3 @@ class Run:
                 self._result.failed[str(error)] += 1
                 raise
         return self._pictures[id(message)][1]
-
-
-def _is_of_time(budget: Budget) -> bool:
-    return budget.average_ms is not None or budget.latency_ms is not None

@@ -10,12 +10,11 @@ from typing import Any
 
 import yaml
 
-from deer_ros.budget.budget import Budget
+from deer_ros.stepping.budgets import PREFIX
 from deer_ros.stepping.settings import ROWS, Settings
 
 NODE_NAMES = ("/**", "/*", "/deer", "deer")
-BUDGET = "budget."
-BUDGETS = tuple(field.name for field in dataclasses.fields(Budget))
+BUDGETS = tuple(name.removeprefix(PREFIX) for name in ROWS if name.startswith(PREFIX))
 
 
 def read_file(path: str | Path) -> dict[str, Any]:
@@ -57,27 +56,25 @@ def read_assignment(text: str) -> tuple[str, Any]:
     return name, _scalar(value)
 
 
-def read_budget(text: str) -> tuple[Budget | None, dict[str, Any]]:
-    """One run of a sweep, `average_gflops=8,scope=step`: its budget, and parameters of the node.
+def read_budget(text: str) -> dict[str, Any]:
+    """One run of a sweep, `average_gflops=8,scope=step`: parameters of the node, by name.
 
-    Names are those of a Budget (`budget.` in front of them is not needed) and those of the node's
-    parameters. No budget where only the latter are given. ValueError for other names and values.
+    `budget.` in front of its names is not needed. ValueError for other names.
     """
-    budgets: dict[str, Any] = {}
     changes: dict[str, Any] = {}
     for part in re.split(r",(?![^\[]*\])", text):
         name, separator, value = part.partition("=")
-        name = name.strip().removeprefix(BUDGET)
-        if separator and name in BUDGETS:
-            budgets[name] = _scalar(value)
-        elif separator and name in ROWS:
+        name = name.strip()
+        if name in BUDGETS:
+            name = PREFIX + name
+        if separator and name in ROWS:
             changes[name] = _scalar(value)
         else:
             usual = [*BUDGETS, *(row for row in ROWS if row.startswith("exit."))]
             raise ValueError(
                 f"--budget is {text!r}; it must be name=value,...; names are {', '.join(usual)}."
             )
-    return (Budget(**budgets) if budgets else None), changes
+    return changes
 
 
 def settings_of(changes: Mapping[str, Any]) -> Settings:

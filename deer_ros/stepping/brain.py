@@ -12,6 +12,7 @@ import numpy as np
 from deer_ros.control.safety import Reason, Stop
 from deer_ros.control.sampler import Pair, Picture
 from deer_ros.observation import Observation
+from deer_ros.stepping.budgets import in_parameters_words
 from deer_ros.stepping.plan import Plan
 from deer_ros.stepping.robot import RobotState
 
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
 class Answer:
     """step: finite, and not yet committed; None where there is none.
 
-    thresholds, max_layer: in force in this step. stop: what is wrong with the model, if anything.
+    thresholds, max_layer: in force in this step. binding: the budget that decided them, `none`, or
+    empty without any. unmet: why it cannot be met with this instruction, or empty.
+    stop: what is wrong with the model, if anything.
     unreadable: pictures that could not be read; then there is neither an observation nor a step.
     """
 
@@ -31,6 +34,8 @@ class Answer:
     step: Step | None = None
     thresholds: tuple[float, ...] = ()
     max_layer: int = 0
+    binding: str = ""
+    unmet: str = ""
     stop: Stop | None = None
     unreadable: int = 0
 
@@ -48,13 +53,17 @@ class Brain:
         self._policy = policy
         self._to_rgb = to_rgb
         self._complain = complain
-        self._plan: Plan | None = None
+        self._rule: tuple | None = None
         self._generation: int | None = None
 
     def answer(
         self, pair: Pair, plan: Plan, instruction: str, generation: int, robot: RobotState
     ) -> Answer:
-        """Run the model once. Whatever it does, nothing is raised; its state is not advanced."""
+        """Run the model once. Whatever it does, nothing is raised; its state is not advanced.
+
+        A deadline counts from here.
+        """
+        started_s = self._policy.clock()
         pictures = [self._read(pair.static), self._read(pair.gripper)]
         unreadable = sum(picture is None for picture in pictures)
         if unreadable:
@@ -67,7 +76,8 @@ class Brain:
             return self._failed(observation, Reason.MODEL_ERROR, str(error))
         try:
             self._obey(plan, generation)
-            step = self._policy.step(observation, instruction, commit=False)
+            step = self._policy.step(
+                observation, instruction, commit=False, started_s=started_s)
             check(step)
         except ArithmeticError as error:
             return self._failed(observation, Reason.NOT_FINITE, str(error))
@@ -75,7 +85,7 @@ class Brain:
             self._complain(f"the model failed: {_with_traceback(error)}")
             return self._failed(
                 observation, Reason.MODEL_ERROR, f"{type(error).__name__}: {error}")
-        return Answer(observation, step, self._policy.thresholds, self._policy.max_layer)
+        return self._answered(observation, step)
 
     def commit(self, step: Step) -> None:
         """Advance the recurrent state."""
@@ -85,17 +95,25 @@ class Brain:
         """Run with another number of layers."""
         self._policy.adopt(change)
         # It permits them all now; the next step says again what is permitted.
-        self._plan = None
+        self._rule = None
 
     def _failed(self, observation: Observation, reason: Reason, detail: str) -> Answer:
+        return self._answered(observation, None, Stop(reason, detail))
+
+    def _answered(
+        self, observation: Observation, step: Step | None, stop: Stop | None = None
+    ) -> Answer:
+        """With what is in force; it changes only when a step is committed or obeys another plan."""
+        policy, unmet = self._policy, self._policy.pacing.unmet
+        binding = "" if policy.budget is None else policy.solution.binding
         return Answer(
-            observation, None, self._policy.thresholds, self._policy.max_layer,
-            Stop(reason, detail))
+            observation, step, policy.thresholds, policy.max_layer,
+            "none" if unmet else binding, in_parameters_words(unmet or ""), stop)
 
     def _obey(self, plan: Plan, generation: int) -> None:
-        if plan is not self._plan:
+        if (plan.rule, plan.budget) != self._rule:
             self._take_rule(plan)
-            self._plan = plan
+            self._rule = plan.rule, plan.budget
         if generation != self._generation:
             self._policy.reset()
             self._generation = generation
@@ -106,8 +124,8 @@ class Brain:
             self._policy.set_thresholds(
                 rule.thresholds, rule.metric, rule.exits[-1], rule.steps_per_decision)
         else:
-            self._policy.set_budget(
-                plan.budget, rule.exits[-1], None, rule.steps_per_decision, load=False)
+            self._policy.take_budget(
+                plan.budget, rule.exits[-1], rule.metric, rule.steps_per_decision)
 
     def _read(self, picture: Picture) -> np.ndarray | None:
         try:

@@ -94,7 +94,9 @@ def check(policy: DeerPolicy, plan: Plan) -> None:
     try:
         policy.check_budget(plan.budget, plan.rule.exits[-1], plan.rule.metric)
     except BudgetError as error:
-        raise BudgetError(in_parameters_words(str(error))) from error
+        raise BudgetError(
+            f"{in_parameters_words(str(error))} Several parameters change at once with `deer set`."
+        ) from error
 
 
 def in_parameters_words(sentence: str) -> str:

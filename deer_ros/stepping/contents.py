@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from deer_ros.stepping.budgets import NAMES
 from deer_ros.stepping.stepper import Account, Stepper
 
 if TYPE_CHECKING:
+    from deer_ros.budget.budget import Budget
     from deer_ros.policy import Step
 
 COSTS = ("vision_gflops", "language_gflops", "head_gflops", "preprocessing_ms", "vision_ms",
@@ -52,6 +54,8 @@ def status(stepper: Stepper, account: Account | None) -> dict[str, Any]:
         "reset_reason": episode.reset_reason,
         "average_llm_gflops": averages.mean("llm_gflops"),
         "average_step_gflops": averages.mean("step_gflops"),
+        "average_step_ms": averages.mean("step_ms"),
+        "averaged_steps": averages.steps,
         "images_seen": sampler.seen,
         "images_used": sampler.used,
         "images_refused": sampler.refused,
@@ -64,7 +68,9 @@ def status(stepper: Stepper, account: Account | None) -> dict[str, Any]:
             "settings_version": plan.settings.version,
             "max_layer": plan.rule.exits[-1],
             "thresholds": list(plan.rule.thresholds),
-        }
+        } | _of_budget(plan.budget)
+        if stepper.last is not None:
+            fields |= _in_force(stepper.last)
     return fields
 
 
@@ -78,13 +84,32 @@ def _of_account(account: Account) -> dict[str, Any]:
         "episode": account.episode,
         "step": account.number,
         "settings_version": account.plan.settings.version,
+        "clamped": list(account.clamped),
+    } | _in_force(account) | _of_budget(account.plan.budget)
+    return fields if account.step is None else fields | _of_step(account.step)
+
+
+def _in_force(account: Account) -> dict[str, Any]:
+    return {
         "max_layer": account.max_layer,
         "thresholds": list(account.thresholds),
-        "clamped": list(account.clamped),
+        "budget_binding": account.binding,
+        "budget_unmet": account.unmet,
     }
-    return fields if account.step is None else fields | _of_step(account.step)
+
+
+def _of_budget(budget: Budget | None) -> dict[str, Any]:
+    """What was asked for."""
+    if budget is None:
+        return {}
+    values = {f"budget_{name}": getattr(budget, name) for name in NAMES}
+    return {name: 0.0 if value is None else value for name, value in values.items()}
 
 
 def _of_step(step: Step) -> dict[str, Any]:
     costs = {name: float(getattr(step.cost, name)) for name in COSTS}
-    return {"exit_layer": step.exit_layer, "deltas": step.deltas} | costs
+    return {
+        "exit_layer": step.exit_layer,
+        "deltas": step.deltas,
+        "stopped_by": step.stopped_by,
+    } | costs

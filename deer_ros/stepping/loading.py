@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from deer_ros.budget.budget import Budget
 from deer_ros.resources import find_model
 from deer_ros.stepping.settings import Settings
 
@@ -15,14 +16,21 @@ if TYPE_CHECKING:
 def what_is_loaded(settings: Settings) -> tuple:
     """The settings that `load_policy` depends on: the same ones give the same policy."""
     return (settings.model, settings.model_sha256, settings.device, settings.dtype,
-            settings.exit_max_layer)
+            settings.exit_max_layer, kept_memory_mib(settings))
+
+
+def kept_memory_mib(settings: Settings) -> float | None:
+    """The memory that layers must fit into; None: any."""
+    budget = settings.kept_budget()
+    return None if budget is None else budget.memory_mib
 
 
 def load_policy(settings: Settings) -> DeerPolicy:
     """The policy in the directory that `settings.model` names.
 
     Raises OSError or ValueError with a sentence if there is none, or its weights are not the ones
-    that `model_sha256` asks for; ImportError where PyTorch is missing.
+    that `model_sha256` asks for, or not even the first exit's fit into the memory that is permitted;
+    ImportError where PyTorch is missing.
     """
     folder = find_model(None if settings.model in ("", "bundled") else settings.model)
 
@@ -42,5 +50,7 @@ def load_policy(settings: Settings) -> DeerPolicy:
                 f"the weights in {folder} have the SHA-256 {found}; model_sha256 asks for "
                 f"{settings.model_sha256.lower()}."
             )
+    memory_mib = kept_memory_mib(settings)
     return DeerPolicy.from_pretrained(
-        folder, settings.device, settings.dtype, settings.exit_max_layer or None)
+        folder, settings.device, settings.dtype, settings.exit_max_layer or None,
+        None if memory_mib is None else Budget(memory_mib=memory_mib))

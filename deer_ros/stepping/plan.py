@@ -73,7 +73,7 @@ class Plan:
             max_duration_s=settings.episode_max_duration
             or config.max_episode_steps / action.rate_hz,
             dry=dry,
-            budget=None if settings.exit_policy == "fixed" else settings.budget(),
+            budget=settings.kept_budget(),
             layout=_layout(config),
         )
 
@@ -85,6 +85,10 @@ class Plan:
             return timeout_s
         latency_s = 1e-3 * self.budget.latency_ms
         return min(timeout_s, latency_s + max(latency_s, self.semantics.period_s))
+
+    def costs_as(self, other: Plan) -> bool:
+        """Whether steps may cost the same, and go by the same rule."""
+        return (self.budget, self.rule) == (other.budget, other.rule)
 
     @property
     def needs_pose(self) -> bool:

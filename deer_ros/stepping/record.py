@@ -66,7 +66,7 @@ class Cadence:
 
 
 class Record:
-    """since_change: since the settings changed. since_report: since `take_report`."""
+    """since_change: since the budget or the rule changed. since_report: since `take_report`."""
 
     def __init__(self) -> None:
         self.since_change = Totals()
@@ -89,7 +89,7 @@ class Record:
         self.last_step_ns = now_ns
 
     def restart_averages(self) -> None:
-        """The settings changed."""
+        """The budget or the rule changed."""
         self.since_change = Totals()
 
     def take_report(self) -> Totals:

@@ -252,6 +252,10 @@ class Settings:
         }
         return combined(own, self.budget_preset, read_presets(self.budget_presets))
 
+    def kept_budget(self) -> Budget | None:
+        """The budget that steps obey: none where thresholds were set instead."""
+        return None if self.exit_policy == "fixed" else self.budget()
+
     def exit_rule(self, config: DeerConfig) -> ExitRule:
         """Thresholds, metric and depth as the model will use them. Raises ValueError."""
         count = len(config.exit_layers)

@@ -39,8 +39,8 @@ class Job:
 class Account:
     """One step as it is told: what went in, what came out, what became of it.
 
-    step: None where the model gave no answer. episode, number: of this step. thresholds, max_layer:
-    in force in it.
+    step: None where the model gave no answer. episode, number: of this step. thresholds, max_layer,
+    binding, unmet: as in Answer.
     """
 
     pair: Pair
@@ -52,6 +52,8 @@ class Account:
     step: Step | None
     thresholds: tuple[float, ...]
     max_layer: int
+    binding: str
+    unmet: str
     commanded: bool
     clamped: tuple[str, ...]
 
@@ -84,6 +86,8 @@ class Stepper:
         self.plan: Plan | None = None
         self.last: Account | None = None
         """Of the last step that was made with this budget and rule."""
+        self.last: Account | None = None
+        """Of the last step that was made with this budget and rule."""
         self.robot = RobotState()
         self.sampler = Sampler(1.0, settings.image_max_skew, settings.safety_input_timeout)
         self._maker = CommandMaker()
@@ -94,8 +98,10 @@ class Stepper:
 
     def adopt(self, plan: Plan | None) -> None:
         """Obey another plan from the next step on; None: there is no model."""
+        if plan is None or self.plan is None or not plan.costs_as(self.plan):
+            self.record.restart_averages()
+            self.last = None
         self.plan = plan
-        self.record.restart_averages()
         if plan is not None:
             settings, executions = plan.settings, plan.semantics.executions_per_step
             self.safety.latches = settings.safety_recovery == "latched"
@@ -231,7 +237,7 @@ class Stepper:
                 step, stop = None, Stop(Reason.NOT_FINITE, str(error))
         account = Account(
             job.pair, job.plan, job.instruction, self.episode.number, self.episode.step + 1,
-            job.age_s, step, answer.thresholds, answer.max_layer,
+            job.age_s, step, answer.thresholds, answer.max_layer, answer.binding, answer.unmet,
             commanded=command is not None and self.plan.dry is None,
             clamped=command.clamped if command is not None else (),
         )
@@ -240,6 +246,7 @@ class Stepper:
 
     def count(self, account: Account, now_ns: int) -> None:
         """A step was carried out; the caller has advanced the recurrent state."""
+        self.last = account
         self.episode.count_step(account.pair.stamp_ns)
         self.record.count(account.step, now_ns, self.safety.state is State.RUNNING)
         self.safety.moved(self.plan.dry)

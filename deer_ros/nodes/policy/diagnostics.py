@@ -12,6 +12,7 @@ from rclpy.qos import QoSProfile
 from deer_ros.control.safety import Reason, State
 from deer_ros.nodes.policy.loop import PolicyLoop
 from deer_ros.stepping.settings import Settings
+from deer_ros.stepping.stepper import Stepper
 
 _FAULTS = (Reason.MODEL_ERROR, Reason.NOT_FINITE)
 _QUIET_STATES = (State.RUNNING, State.PAUSED, State.INACTIVE)
@@ -59,6 +60,7 @@ class Diagnostics:
             values["steps per second asked"] = f"{plan.control_rate_hz:g}"
             values["dry run"] = plan.dry or "no"
             values["deepest layer"] = plan.rule.exits[-1]
+            values |= _budget(loop)
         text = safety.detail or safety.state.name.lower()
         return _status(self._name("policy"), self._level(), text, values)
 
@@ -87,6 +89,24 @@ class Diagnostics:
 
     def _name(self, part: str) -> str:
         return f"{self._node.get_name()}: {part}"
+
+
+def _budget(stepper: Stepper) -> dict[str, object]:
+    """What is asked, what decides, and what has been spent since then."""
+    budget, last, spent = stepper.plan.budget, stepper.last, stepper.record.since_change
+    if budget is None:
+        return {"budget": "none"}
+    asked = [f"{name} {value:g}" for name, value in budget.limits.items()]
+    values = {
+        "budget": f"{', '.join(asked)} (scope {budget.scope}, solver {budget.solver})",
+        "budget spent": f"{spent.mean('llm_gflops'):.6g} llm GFLOPs, "
+                        f"{spent.mean('step_gflops'):.6g} step GFLOPs, "
+                        f"{spent.mean('step_ms'):.1f} ms a step in {spent.steps} steps",
+    }
+    if last is not None:
+        values["budget decided by"] = last.binding
+        values["budget unmet"] = last.unmet or "no"
+    return values
 
 
 def _status(name: str, level: bytes, message: str, values: dict[str, object]) -> DiagnosticStatus:

@@ -17,7 +17,7 @@ from deer_ros.msg import PolicyStatus
 from deer_ros.nodes import images
 from deer_ros.nodes.policy import messages
 from deer_ros.nodes.policy.actuation import Actuation
-from deer_ros.nodes.policy.depth import Depth
+from deer_ros.nodes.policy.depth import Depth, Wanted
 from deer_ros.nodes.policy.inputs import WARN_EVERY_S, Inputs
 from deer_ros.nodes.policy.outputs import Outputs
 from deer_ros.nodes.policy.worker import Worker
@@ -68,8 +68,8 @@ class PolicyLoop:
             self._busy, self._next = False, None
             if policy is not None:
                 self._brain = Brain(policy, images.to_rgb, self._complain)
-                self._depth = Depth(policy, self._brain, self.worker,
-                                    plan.settings.exit_max_layer, self._logger)
+                self._depth = Depth(
+                    policy, self._brain, self.worker, Wanted.by(plan), self._logger)
             self._adopt(plan)
 
     def activate(self) -> None:
@@ -189,7 +189,7 @@ class PolicyLoop:
     def _adopt(self, plan: Plan | None) -> None:
         self.stepper.adopt(plan)
         if plan is not None:
-            self._depth.ask(plan.settings.exit_max_layer)
+            self._depth.ask(Wanted.by(plan))
 
     def _note_robot(self) -> None:
         self.stepper.robot = self.inputs.state
@@ -234,6 +234,9 @@ class PolicyLoop:
         try:
             answer = self._brain.answer(
                 job.pair, job.plan, job.instruction, job.generation, job.robot)
+            if answer.unmet:
+                self._logger.warning(
+                    f"the budget cannot be met: {answer.unmet}", throttle_duration_sec=WARN_EVERY_S)
             with self._lock:
                 account = self._act(job, answer)
                 status = self._status(account)

@@ -10,6 +10,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from deer_ros.model.config import DeerConfig
+from deer_ros.stepping.budgets import PREFIX
 from deer_ros.stepping.settings import FIELDS, ROWS, Settings, default_thresholds
 from deer_ros.stepping.table import LIVE, START, Row
 
@@ -19,16 +20,25 @@ THRESHOLDS = "exit.thresholds"
 class NodeParameters:
     """Holds the settings in force. Used in the executor's thread; `settings` may be read in any.
 
-    on_change(settings, names) is called after each accepted change. A wrong value at start is
-    reported in one line, and the default stays.
+    check(settings, names) is called before a change is accepted, and raises ValueError to refuse
+    it; on_change(settings, names) afterwards. A wrong value at start is reported in one line, and
+    the default stays; but a model is refused as long as a budget is wrong, as a robot must not run
+    without a limit that was asked for.
     """
 
-    def __init__(self, node: Node, on_change: Callable[[Settings, frozenset[str]], None]) -> None:
+    def __init__(
+        self,
+        node: Node,
+        check: Callable[[Settings, frozenset[str]], None],
+        on_change: Callable[[Settings, frozenset[str]], None],
+    ) -> None:
         self.settings = Settings()
         self._node = node
+        self._check = check
         self._on_change = on_change
         self._config: DeerConfig | None = None
         self._declaring = False
+        self._wrong_budgets: dict[str, str] = {}
         for row in ROWS.values():
             if row.name != THRESHOLDS:
                 self._declare(row, row.default)
@@ -39,6 +49,8 @@ class NodeParameters:
 
         The thresholds become a parameter with the first model, as only then their number is known.
         """
+        for sentence in self._wrong_budgets.values():
+            raise ValueError(sentence)
         default = default_thresholds(config)
         given = self.settings.exit_thresholds
         if given and len(given) != len(default):
@@ -75,6 +87,8 @@ class NodeParameters:
             self._take({row.name: value})
         except ValueError as error:
             self._node.get_logger().error(f"{error} The default is used: {_plain(default)!r}.")
+            if row.name.startswith(PREFIX):
+                self._wrong_budgets[row.name] = str(error)
             self._set_default(row, default)
 
     def _set_default(self, row: Row, default: Any) -> None:
@@ -95,9 +109,13 @@ class NodeParameters:
             return SetParametersResult(successful=True)
         try:
             self._check_moment(changes)
-            self._take(changes)
+            settings = self.settings.replaced(changes, self._config)
+            self._check(settings, frozenset(changes))
         except ValueError as error:
             return SetParametersResult(successful=False, reason=str(error))
+        self.settings = settings
+        for name in changes:
+            self._wrong_budgets.pop(name, None)
         self._on_change(self.settings, frozenset(changes))
         return SetParametersResult(successful=True)
 
