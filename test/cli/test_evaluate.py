@@ -11,6 +11,7 @@ import time
 
 import numpy as np
 import pytest
+from calibrated_model import write_calibrated_model
 from tiny_model import write_tiny_model
 
 from deer_ros.cli.main import main
@@ -73,6 +74,26 @@ def test_a_budget_is_a_setting(folder, capsys):
     assert depths["average_gflops=9"] == depths["average_gflops=9,scope=step,tracking=no"] == 6
     assert main([*asked, *budgets[2:]]) == 2
     assert "peak_gflops" in capsys.readouterr().err
+
+
+def test_a_budget_holds_in_every_episode_by_itself(tmp_path, capsys):
+    """Its tracking starts anew, so that an episode is the same whichever ran before it."""
+    model = str(write_calibrated_model(tmp_path / "model", max_episode_steps=12))
+    asked = ["evaluate", model, "--tasks", TASK, "--json", "--exits", "2"]
+    assert main([*asked, "--episodes", "1"]) == 0
+    costs = {r["setting"]: r["mean_llm_gflops"] for r in json.loads(capsys.readouterr().out)}
+    middle = (costs["exit 2"] + costs["full depth"]) / 2
+    asked += ["--average-gflops", str(middle)]
+    assert main([*asked, "--episodes", "2"]) == 0
+    both = [r for r in json.loads(capsys.readouterr().out) if r["setting"].startswith("average")]
+    assert main([*asked, "--episodes", "1", "--seed", "1"]) == 0
+    alone = [r for r in json.loads(capsys.readouterr().out) if r["setting"].startswith("average")]
+    for rollout in both:
+        assert rollout["mean_llm_gflops"] == pytest.approx(middle, rel=0.25)
+        assert len(rollout["exits"]) > 1
+    assert (alone[0]["exits"], alone[0]["seed"]) == (both[1]["exits"], both[1]["seed"])
+    assert main([*asked[:-1], str(costs["exit 2"] / 2)]) == 2
+    assert "average_gflops" in capsys.readouterr().err
 
 
 def test_the_file_tells_every_episode_and_is_not_run_again(folder, results, capsys, monkeypatch):
