@@ -100,6 +100,7 @@ class PolicyClient:
         self._clients = {}
         self.feeding = False
         self._shown_s = 0.0
+        self._shown = 0
 
     def close(self) -> None:
         # A peer that is killed leaves Fast DDS's shared memory as it was; this process has crashed
@@ -152,7 +153,12 @@ class PolicyClient:
 
     def _feed(self) -> None:
         if self.feeding and self._is_due():
-            self.show(self.picture(), self.picture())
+            self.show(self.noisy_picture(), self.noisy_picture())
+
+    def noisy_picture(self) -> Image | CompressedImage:
+        """No camera shows the same twice."""
+        self._shown += 1
+        return self.picture(100 + self._shown % 3)
 
     def show(self, static: Image, gripper: Image, now_ns: int | None = None) -> None:
         """Publish two pictures of now, at least a control period after the last ones."""
@@ -167,7 +173,7 @@ class PolicyClient:
     def show_at(self, now_ns: int) -> None:
         """Set the simulated clock, and publish two pictures of that time."""
         self.clock.publish(Clock(clock=to_time(now_ns)))
-        self.show(self.picture(), self.picture(), now_ns)
+        self.show(self.noisy_picture(), self.noisy_picture(), now_ns)
 
     def now_ns(self) -> int:
         return self.node.get_clock().now().nanoseconds
@@ -247,9 +253,9 @@ def image(value: int = 100, height: int = HEIGHT, width: int = WIDTH, **changes)
     return message
 
 
-def compressed_image() -> CompressedImage:
+def compressed_image(value: int = 100) -> CompressedImage:
     """A grey picture as a camera's JPEG."""
-    _, data = cv2.imencode(".jpg", np.full((HEIGHT, WIDTH, 3), 100, np.uint8))
+    _, data = cv2.imencode(".jpg", np.full((HEIGHT, WIDTH, 3), value, np.uint8))
     return CompressedImage(format="jpeg", data=array("B", data.tobytes()))
 
 

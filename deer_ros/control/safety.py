@@ -93,7 +93,7 @@ class Safety:
     Standing causes are attributes, set by whoever knows: `active`, `paused`, `has_instruction`,
     `shutdown`. What depends on time is asked with `hindrance`. Events (a model that failed, a
     clock that jumped) are told with `stop`. latches: a fault forbids every step until `release`,
-    whatever becomes of it, and even if it no longer latches by then.
+    whatever becomes of it, and even if it no longer latches by then. last: the newest stop of all.
     """
 
     def __init__(self) -> None:
@@ -101,6 +101,7 @@ class Safety:
         self.paused = False
         self.latches = False
         self.latched: Stop | None = None
+        self.last: Stop | None = None
         self.has_instruction = False
         self.shutdown: Stop | None = None
         self.state = State.INACTIVE
@@ -138,6 +139,8 @@ class Safety:
     def stop(self, stop: Stop) -> bool:
         """Note a cause. True if it is not the one that stands already: then zero must go out."""
         is_new = stop.reason is not self._present
+        if is_new:
+            self.last = stop
         self._present = stop.reason
         self.detail = stop.detail
         self.state = self._state_of(stop.reason)
@@ -173,7 +176,7 @@ class Safety:
             self.detail = detail
 
     def _state_of(self, reason: Reason) -> State:
-        if reason is Reason.DEACTIVATED:
+        if reason in (Reason.DEACTIVATED, Reason.SHUTDOWN):
             return State.INACTIVE
         if reason is Reason.PAUSED:
             return State.PAUSED

@@ -26,7 +26,9 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.timer import Timer
 from std_srvs.srv import SetBool, Trigger
 
+from deer_ros.control.safety import DEACTIVATED, Reason, Stop
 from deer_ros.nodes.policy.diagnostics import Diagnostics
+from deer_ros.nodes.policy.goals import Goals
 from deer_ros.nodes.policy.inputs import Inputs
 from deer_ros.nodes.policy.loop import PolicyLoop
 from deer_ros.nodes.policy.outputs import Outputs
@@ -77,13 +79,14 @@ class PolicyNode(LifecycleNode):
         self._loop.inputs = self._inputs
         self._loop.set_instruction(settings.instruction)
         self._diagnostics = Diagnostics(self, self._loop, lambda: self._node_parameters.settings)
+        self._goals = Goals(self, self._loop, self._outputs.now_ns)
         self.create_service(Trigger, "~/reset", self._on_reset)
         self.create_service(SetBool, "~/pause", self._on_pause)
         self._answer_wrong_transitions()
         self._watch_clock()
         # On the wall clock: simulated time may stand still.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self.create_timer(WATCH_PERIOD_S, self._loop.watch, clock=steady)
+        self.create_timer(WATCH_PERIOD_S, self._watch, clock=steady)
         self.create_timer(DIAGNOSTICS_PERIOD_S, self._diagnostics.publish, clock=steady)
 
     @property
@@ -105,13 +108,14 @@ class PolicyNode(LifecycleNode):
         if self._policy is None and self.trigger_configure() == SUCCESS:
             self.trigger_activate()
 
-    def shut_down(self, sentence: str) -> None:
+    def shut_down(self, signal_name: str) -> None:
         """Send zero and let nothing move any more. May be called from any thread."""
-        self._loop.shut_down(sentence)
+        self._loop.shut_down(Stop(Reason[signal_name], f"{signal_name} was received."))
         self.stopping.set()
 
-    def close(self) -> bool:
+    def close(self, executor: Executor) -> bool:
         """End all threads. False if the model is still busy and was left alone."""
+        self._goals.end(executor)
         self._outputs.flush(FLUSH_S)
         return self._loop.close(LAST_STEP_S)
 
@@ -151,11 +155,16 @@ class PolicyNode(LifecycleNode):
 
     def on_shutdown(self, _state: LifecycleState) -> TransitionCallbackReturn:
         """The end by a lifecycle transition: stop; the process goes on, and answers."""
-        return self._leave(lambda: (self._deactivate(), self._unload()))
+        stop = Stop(Reason.SHUTDOWN, "the node was shut down by a transition.")
+        return self._leave(lambda: (self._deactivate(stop), self._unload()))
 
     def on_error(self, _state: LifecycleState) -> TransitionCallbackReturn:
         """A transition failed: back to unconfigured, where it can be tried again."""
         return self._leave(lambda: (self._deactivate(), self._unload()))
+
+    def _watch(self) -> None:
+        self._loop.watch()
+        self._goals.watch()
 
     def _answer_wrong_transitions(self) -> None:
         """rclpy raises, and never answers, where a transition does not fit the present state."""
@@ -216,8 +225,8 @@ class PolicyNode(LifecycleNode):
                 if self.stopping.is_set():
                     raise ShuttingDown from None
 
-    def _deactivate(self) -> None:
-        self._loop.deactivate()
+    def _deactivate(self, stop: Stop = DEACTIVATED) -> None:
+        self._loop.deactivate(stop)
         self._inputs.close_cameras()
 
     def _unload(self) -> None:
@@ -318,14 +327,14 @@ def run(node: PolicyNode) -> None:
     executor.add_node(node)
 
     def stop(signal_name: str) -> None:
-        node.shut_down(f"{signal_name} was received.")
+        node.shut_down(signal_name)
         executor.wake()
 
     on_stop_signal(stop)
     if node.settings.autostart:
         node.autostart()
     spin(node, executor)
-    if node.close():
+    if node.close(executor):
         node.destroy_node()
     rclpy.try_shutdown()
 

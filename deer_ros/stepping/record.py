@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -11,17 +12,21 @@ if TYPE_CHECKING:
 
 @dataclass
 class Totals:
-    """Sums over steps; the means of none are 0."""
+    """Sums over steps; the means of none are 0. worst_ms: of one step. exits: steps by layer."""
 
     steps: int = 0
     layers: int = 0
     llm_gflops: float = 0.0
     step_gflops: float = 0.0
     step_ms: float = 0.0
+    worst_ms: float = 0.0
+    exits: Counter[int] = field(default_factory=Counter)
 
     def add(self, step: Step) -> None:
         """One more step."""
         self.steps += 1
+        self.exits[step.exit_layer] += 1
+        self.worst_ms = max(self.worst_ms, step.cost.step_ms)
         self.layers += step.exit_layer
         self.llm_gflops += step.cost.llm_gflops
         self.step_gflops += step.cost.step_gflops
@@ -66,7 +71,9 @@ class Cadence:
 
 
 class Record:
-    """since_change: since the budget or the rule changed. since_report: since `take_report`."""
+    """since_change: since the budget or the rule changed. since_report: since `take_report`.
+    cadence: since `take_cadence`. steps: all of them; last_exit_layer: of the last one, 0 before.
+    """
 
     def __init__(self) -> None:
         self.since_change = Totals()

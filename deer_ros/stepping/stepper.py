@@ -86,8 +86,6 @@ class Stepper:
         self.plan: Plan | None = None
         self.last: Account | None = None
         """Of the last step that was made with this budget and rule."""
-        self.last: Account | None = None
-        """Of the last step that was made with this budget and rule."""
         self.robot = RobotState()
         self.sampler = Sampler(1.0, settings.image_max_skew, settings.safety_input_timeout)
         self._maker = CommandMaker()

@@ -42,7 +42,7 @@ def test_a_signal_sends_zero_last_and_ends_the_node_with_success(
         last_move_s = max(
             at for at, twist in zip(node.twist_times, node.twists) if moves(twist))
         assert node.twist_times[-1] >= last_move_s
-        assert node.statuses[-1].reason == Reason.SHUTDOWN
+        assert node.statuses[-1].reason == Reason[wanted.name]
         assert wanted.name in node.statuses[-1].detail
         assert "Traceback" not in node.said()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from rclpy.clock import ROSClock
@@ -22,15 +22,18 @@ class Actuation:
     """Sends commands. Not for two threads at once, but for `tick`.
 
     lock: of whoever calls; it is held while anything is sent, also by the commander's thread.
+    failed: told when that thread could not make a command; zero has gone out then.
     """
 
     def __init__(
-        self, clock: ROSClock, outputs: Outputs, settings: Settings, lock: threading.RLock
+        self, clock: ROSClock, outputs: Outputs, settings: Settings, lock: threading.RLock,
+        failed: Callable[[Exception], None],
     ) -> None:
         self._outputs = outputs
         self._gripper = GripperCommand()
         self._commander = Commander(
-            clock, outputs.twist, settings.command_rate, settings.safety_input_timeout, lock)
+            clock, outputs.twist, settings.command_rate, settings.safety_input_timeout, lock,
+            failed)
 
     def obey(self, settings: Settings) -> None:
         """New rates and times."""
@@ -45,9 +48,9 @@ class Actuation:
 
         further: commands for the control periods after the first, sent when their time has come.
         """
+        opening = self._gripper.update(step.gripper_probability, plan.settings.gripper_hysteresis)
         self._commander.hold(command, plan.semantics.period_s, map(self._aim, further))
         self._aim(command)
-        opening = self._gripper.update(step.gripper_probability, plan.settings.gripper_hysteresis)
         if opening is not None:
             self._outputs.gripper(opening)
 

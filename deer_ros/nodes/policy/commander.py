@@ -20,7 +20,8 @@ class Commander:
     set. Where /clock stands still for `standstill_s` of real time while a command holds, zero goes
     out: a robot that does not live in that time would never stop. Once the clock moves on, so does
     the command. All methods may be called from any thread; the first message goes out before they
-    return. lock: held while a following command is asked for, and while anything is sent.
+    return. lock: held while a following command is asked for, and while anything is sent. failed:
+    called with the lock when a following command could not be made; zero goes out instead.
     """
 
     def __init__(
@@ -30,9 +31,11 @@ class Commander:
         rate_hz: float,
         standstill_s: float,
         lock: threading.RLock,
+        failed: Callable[[Exception], None],
     ) -> None:
         self._clock = clock
         self._publish = publish
+        self._failed = failed
         self._stream = CommandStream(rate_hz)
         self._condition = threading.Condition(lock)
         self._closed = False
@@ -87,7 +90,13 @@ class Commander:
         self._stands = False
 
     def _send_due(self) -> None:
-        emission = self._stream.poll(self._now_ns())
+        try:
+            emission = self._stream.poll(self._now_ns())
+        except Exception as error:
+            # Without this thread nothing would ever stop the robot.
+            self._stream.stop(self._now_ns())
+            emission = self._stream.poll(self._now_ns())
+            self._failed(error)
         if emission is not None:
             self._publish(emission.command)
         self._condition.notify()

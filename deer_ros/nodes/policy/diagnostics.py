@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 
-from deer_ros.control.safety import Reason, State
+from deer_ros.control.safety import FAULTS, OF_INPUTS, Reason, State
 from deer_ros.nodes.policy.loop import PolicyLoop
 from deer_ros.stepping.settings import Settings
 from deer_ros.stepping.stepper import Stepper
 
-_FAULTS = (Reason.MODEL_ERROR, Reason.NOT_FINITE)
+# Inputs come back by themselves; these faults are somebody's to mend.
+_FAULTS = FAULTS - OF_INPUTS - {Reason.CLOCK_JUMPED}
 _QUIET_STATES = (State.RUNNING, State.PAUSED, State.INACTIVE)
 
 
@@ -44,6 +47,9 @@ class Diagnostics:
         values = {
             "state": safety.state.name,
             "reason": safety.reason.name,
+            "last stop": "none" if safety.last is None else (
+                f"{safety.last.reason.name}: {safety.last.detail}"),
+            "latched": "no" if safety.latched is None else safety.latched.reason.name,
             "model": settings.model,
             "settings version": settings.version,
             "instruction": loop.instruction,
@@ -51,8 +57,12 @@ class Diagnostics:
             "step": loop.episode.step,
             "last reset": loop.episode.reset_reason,
             "steps per second": f"{totals.steps / elapsed_s:.1f}",
+            "exits": ", ".join(f"layer {layer}: {count}"
+                               for layer, count in sorted(totals.exits.items())),
             "mean exit layer": f"{totals.mean('layers'):.2f}",
             "mean model time [ms]": f"{totals.mean('step_ms'):.1f}",
+            "longest model time [ms]": f"{totals.worst_ms:.1f}",
+            "memory [MiB]": f"{resident_mib():.0f}",
             "mean llm GFLOPs": f"{totals.mean('llm_gflops'):.4f}",
             "mean step GFLOPs": f"{totals.mean('step_gflops'):.4f}",
         }
@@ -66,7 +76,8 @@ class Diagnostics:
 
     def _level(self) -> bytes:
         safety = self._loop.stepper.safety
-        if safety.state is State.STOPPED and safety.reason in _FAULTS:
+        if safety.latched is not None or (
+                safety.state is State.STOPPED and safety.reason in _FAULTS):
             return DiagnosticStatus.ERROR
         is_quiet = safety.state in _QUIET_STATES or safety.reason is Reason.NONE
         return DiagnosticStatus.OK if is_quiet else DiagnosticStatus.WARN
@@ -89,6 +100,12 @@ class Diagnostics:
 
     def _name(self, part: str) -> str:
         return f"{self._node.get_name()}: {part}"
+
+
+def resident_mib() -> float:
+    """Memory of this process, as the kernel counts it."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def _budget(stepper: Stepper) -> dict[str, object]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import traceback
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from rclpy.impl.rcutils_logger import RcutilsLogger
 from sensor_msgs.msg import CompressedImage, Image
 
 from deer_ros.control.command import Command
-from deer_ros.control.safety import DEACTIVATED, PAUSED, Input, Reason, Stop
+from deer_ros.control.safety import DEACTIVATED, FAULTS, PAUSED, Input, Reason, Stop
 from deer_ros.msg import PolicyStatus
 from deer_ros.nodes import images
 from deer_ros.nodes.policy import messages
@@ -29,9 +30,7 @@ from deer_ros.stepping.stepper import Account, Job, Stepper
 if TYPE_CHECKING:
     from deer_ros.policy import DeerPolicy
 
-# Stops that somebody asked for are no warning.
-_ON_REQUEST = (Reason.PAUSED, Reason.DEACTIVATED, Reason.SHUTDOWN, Reason.DRY_RUN,
-               Reason.EPISODE_OVER)
+PREEMPTED = Stop(Reason.PREEMPTED, "another instruction took the place of the goal's.")
 
 
 class PolicyLoop:
@@ -55,8 +54,11 @@ class PolicyLoop:
         self._depth: Depth | None = None
         self._busy = False
         self._next: Job | None = None
+        self._has_goal = False
+        self._goal_end: Stop | None = None
         self._lock = threading.RLock()
-        self._actuation = Actuation(clock, outputs, settings, self._lock)
+        self._actuation = Actuation(
+            clock, outputs, settings, self._lock, failed=self._stop_for)
         self.worker = Worker(self._lock, self._take, self._work)
 
     # What the executor's thread tells.
@@ -79,17 +81,19 @@ class PolicyLoop:
             self.stepper.activate()
             self.worker.wake()
 
-    def deactivate(self) -> None:
+    def deactivate(self, stop: Stop = DEACTIVATED) -> None:
         """Zero goes out first."""
         with self._lock:
-            self._stop(DEACTIVATED)
+            self._stop(stop)
             self.stepper.safety.active = False
+            self._tell_cadence()
 
-    def shut_down(self, sentence: str) -> None:
+    def shut_down(self, stop: Stop) -> None:
         """Zero goes out, and no command ever after."""
         with self._lock:
-            self.stepper.safety.shutdown = Stop(Reason.SHUTDOWN, sentence)
-            self._stop(self.stepper.safety.shutdown)
+            self.stepper.safety.shutdown = stop
+            self._stop(stop)
+            self._tell_cadence()
 
     def close(self, timeout_s: float) -> bool:
         """End both threads. False if a step lasts longer than `timeout_s`; it is left alone."""
@@ -113,17 +117,51 @@ class PolicyLoop:
             if not self.stepper.set_instruction(text):
                 return
             self._logger.info(f"instruction: {text!r}")
+            if self._has_goal:
+                self._goal_end = PREEMPTED
+                self._stop(PREEMPTED)
             stop = self.stepper.no_instruction()
             if stop is not None:
                 self._stop(stop)
             self.worker.wake()
+
+    def begin_goal(self, text: str) -> None:
+        """Obey an instruction in a new episode, until `end_goal`, or until `goal_end` says why."""
+        with self._lock:
+            if self._has_goal:
+                self._stop(PREEMPTED)
+            self._has_goal, self._goal_end = False, None
+            self.stepper.set_instruction("")
+            self.set_instruction(text)
+            self._has_goal = True
+
+    def end_goal(self, stop: Stop) -> None:
+        """Zero goes out, and the instruction of the goal is obeyed no more."""
+        with self._lock:
+            if not self._has_goal:
+                return
+            self._has_goal = False
+            if self._goal_end is PREEMPTED:
+                return
+            self._stop(stop)
+            self.stepper.set_instruction("")
+
+    def goal_end(self) -> Stop | None:
+        """Why the goal cannot go on, or None."""
+        with self._lock:
+            safety = self.stepper.safety
+            if self._goal_end is not None or safety.shutdown is not None:
+                return self._goal_end or safety.shutdown
+            if not safety.active:
+                return DEACTIVATED
+            return safety.latched or self.stepper.episode.over
 
     def reset(self) -> str | None:
         """Start a new episode; the reason why not, or None."""
         with self._lock:
             if not self.stepper.safety.active:
                 return "the node is not active."
-            self.stepper.restart("~/reset was called")
+            self.stepper.reset()
             self.worker.wake()
             return None
 
@@ -205,11 +243,16 @@ class PolicyLoop:
         plan = self.stepper.plan
         if self.stepper.safety.active and plan is not None and plan.dry is None:
             self._actuation.stop()
-        if stop.reason in _ON_REQUEST:
-            self._logger.info(f"stopped: {stop.detail}")
+        if stop.reason in FAULTS:
+            self._logger.warning(f"stopped: {self.stepper.safety.detail}")
         else:
-            self._logger.warning(f"stopped: {stop.detail}")
+            self._logger.info(f"stopped: {stop.detail}")
         return True
+
+    def _tell_cadence(self) -> None:
+        cadence, plan = self.stepper.record.take_cadence(), self.stepper.plan
+        if cadence.steps and plan is not None:
+            self._logger.info(cadence.sentence(plan.control_rate_hz))
 
     def _take(self) -> Job | None:
         """The next step, for the worker."""
@@ -243,9 +286,14 @@ class PolicyLoop:
             self._outputs.status(status)
             self._show(answer)
         except Exception as error:
-            self._logger.error(f"a step failed outside the model: {error!r}")
+            self._logger.error(f"a step failed outside the model:\n{traceback.format_exc()}")
+            self._stop_for(error)
         finally:
             self._busy = False
+
+    def _stop_for(self, error: Exception) -> None:
+        with self._lock:
+            self._stop(Stop(Reason.MODEL_ERROR, f"{type(error).__name__}: {error}"))
 
     def _act(self, job: Job, answer: Answer) -> Account:
         """Under the lock: send the action, and the command if nothing has come in between."""
