@@ -26,10 +26,16 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node, SetRemap
 from launch_ros.event_handlers import OnStateTransition
 
+from deer_ros.data.bag_topics import (
+    COMPRESSED,
+    IMAGE_KINDS,
+    IMAGE_SUFFIXES,
+    RAW,
+    Names,
+    find_topics,
+)
 from deer_ros.data.recording import Recording
-from deer_ros.replay.topics import Names, find_topics
 from deer_ros.resources import share
-from deer_ros.stepping.settings import Settings
 
 SWITCH = ["true", "false", "True", "False"]
 ROSBAG2, OWN = "rosbag2", "deer_ros"
@@ -109,21 +115,21 @@ def _as_recorded(bag: Path, given: dict[str, str]) -> tuple[str, list[tuple[str,
         return given["image_transport"], [
             tuple(rule.split(":=", 1)) for rule in given["remap"].split()
         ]
-    wanted = given["image_transport"]
-    settings = Settings().replaced({"image.transport": wanted} if wanted else {}, None)
     with Recording(bag) as recording:
-        topics = find_topics(recording, Names(given["remap"].split()), settings, not wanted)
-        kind = recording.topics[topics.cameras["static"]].kind
-    compressed = kind.endswith("/CompressedImage")
-    suffix = "/compressed" if compressed else ""
-    names = {f"camera/{camera}/image{suffix}": topic for camera, topic in topics.cameras.items()}
+        topics = find_topics(
+            recording, Names(given["remap"].split()), given["image_transport"] or None)
+    transport = RAW if topics.image_kind == IMAGE_KINDS[RAW] else COMPRESSED
+    names = {
+        f"camera/{camera}/image{IMAGE_SUFFIXES[transport]}": topic
+        for camera, topic in topics.cameras.items()
+    }
     names |= {
         "instruction": topics.instruction,
         "end_effector/pose": topics.pose,
         "joint_states": topics.joints,
     }
     others = [(name, topic) for name, topic in names.items() if topic != f"/{name}"]
-    return "compressed" if compressed else "raw", others
+    return transport, others
 
 
 def _uses_rosbag2(player: str) -> bool:

@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "resources": set(),
     "report": set(),
     "control": set(),
-    "data": {"resources"},
+    "data": {"control", "resources"},
     "sim": {"data"},
     "model": set(),
     "budget": {"model"},

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rosbags.interfaces import Connection
 from rosbags.rosbag2 import Reader
 from rosbags.typesys import Stores, get_typestore
 
@@ -33,8 +32,6 @@ MESSAGE_TYPES = {
 PARTIAL = ".partial"
 """Ending of the name of what is being written."""
 
-REQUIRED_TOPICS = (STATIC_TOPIC, GRIPPER_TOPIC, INSTRUCTION_TOPIC)
-
 TYPES = get_typestore(Stores.ROS2_JAZZY)
 
 
@@ -45,26 +42,9 @@ class BagError(ValueError):
         super().__init__(f"bag {path}: {sentence}")
 
 
-def find_bags(path: str | Path) -> list[Path]:
-    """The bag at `path` (a bag's folder or an .mcap file), or the bags in that folder, by name.
-
-    Raises:
-        FileNotFoundError: there is nothing at `path`.
-        ValueError: there is something, but no bag.
-    """
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"there is no bag or folder of bags at {path}")
-    if is_bag(path):
-        return [path]
-    bags = sorted(inner for inner in path.iterdir() if is_bag(inner)) if path.is_dir() else []
-    if not bags:
-        raise ValueError(f"{path} is no bag and holds none (a bag is a folder with metadata.yaml)")
-    return bags
-
-
 def find_recordings(path: str | Path) -> list[Path]:
-    """As `find_bags`, with SQLite files and what killed recorders left: files, but no metadata.
+    """The recording at `path` (a bag's folder or one of its files), or those in that folder, by
+    name. MCAP and SQLite files, and what killed recorders left: files, but no metadata.
 
     Raises FileNotFoundError where there is nothing, ValueError where there is no bag.
     """
@@ -127,15 +107,3 @@ def open_bag(path: Path) -> Iterator[Reader]:
     except Exception as error:
         reason = str(error) or type(error).__name__
         raise BagError(path, f"it is damaged or was not finished ({reason})") from error
-
-
-def check_topics(path: Path, connections: list[Connection]) -> None:
-    """BagError unless the topics that every episode needs are there, and all have their types."""
-    found = {connection.topic: connection.msgtype for connection in connections}
-    missing = [topic for topic in REQUIRED_TOPICS if topic not in found]
-    if missing:
-        there = ", ".join(sorted(found)) or "none"
-        raise BagError(path, f"it lacks {', '.join(missing)}; its topics are: {there}")
-    for topic, expected in MESSAGE_TYPES.items():
-        if found.get(topic, expected) != expected:
-            raise BagError(path, f"{topic} holds {found[topic]}; it must hold {expected}")

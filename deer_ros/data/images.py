@@ -88,6 +88,17 @@ def to_rgb(
         raise ValueError(f"OpenCV cannot read a picture: {error.err}.") from error
 
 
+def decode(data: bytes) -> np.ndarray:
+    """The picture in a JPEG or PNG file's bytes, as `to_rgb`."""
+    return to_rgb(_File(data))
+
+
+@dataclass(frozen=True)
+class _File:
+    data: bytes
+    format: str = ""
+
+
 def is_compressed(message: Any) -> bool:
     """Whether it is a CompressedImage."""
     return hasattr(message, "format")

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from deer_ros.data.episode import Episode
-from deer_ros.data.jpeg import decode_picture
+from deer_ros.data.images import decode
 from deer_ros.data.lerobot_keys import LeRobotKeys
 from deer_ros.data.units import ActionUnits, from_twist, to_twist
 
@@ -181,7 +181,7 @@ class _Dataset:
         source: str,
     ) -> np.ndarray:
         if self._features[key]["dtype"] == "image":
-            found = [decode_picture(picture["bytes"] or b"") for picture in frames[key]]
+            found = [decode(picture["bytes"] or b"") for picture in frames[key]]
             if len({picture.shape for picture in found}) > 1:
                 raise ValueError(f"episode {source}: the pictures of {key} change their size")
             return np.stack(found)

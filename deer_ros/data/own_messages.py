@@ -24,6 +24,12 @@ def typestore() -> Typestore:
     return store
 
 
+@cache
+def known_types() -> Typestore:
+    """As `typestore`, made once: nobody may add to it."""
+    return typestore()
+
+
 def definition(store: Typestore, kind: str) -> tuple[str, str]:
     """Definition with those of its parts, and RIHS01 hash, of a message type in `store`.
 

@@ -7,6 +7,7 @@ from itertools import chain
 from pathlib import Path
 
 from deer_ros.data import bag_reader, calvin, lerobot
+from deer_ros.data.bag_reader import AS_DELIVERED, BagInputs
 from deer_ros.data.episode import Episode
 from deer_ros.data.lerobot_keys import LeRobotKeys
 from deer_ros.data.units import ActionUnits
@@ -17,6 +18,7 @@ def read_all_episodes(
     action: ActionUnits,
     on_bad: Callable[[ValueError], None] | None = None,
     keys: LeRobotKeys | None = None,
+    inputs: BagInputs = AS_DELIVERED,
 ) -> Iterator[Episode]:
     """The episodes at several paths, one path after the other, one episode in memory at a time.
 
@@ -27,13 +29,14 @@ def read_all_episodes(
         action: the units that the episodes' actions shall have.
         on_bad: hears of what cannot be used, which is left out then; None: it is refused.
         keys: which values of a LeRobot dataset are what.
+        inputs: the same of bags.
 
     Raises:
         FileNotFoundError, ValueError: at once, where a path holds no demonstrations, or none whose
             actions can be brought into these units.
         ValueError: while iterating, naming what is damaged or no episode.
     """
-    return chain.from_iterable([_read(Path(path), action, on_bad, keys) for path in paths])
+    return chain.from_iterable([_read(Path(path), action, on_bad, keys, inputs) for path in paths])
 
 
 def _read(
@@ -41,10 +44,11 @@ def _read(
     action: ActionUnits,
     on_bad: Callable[[ValueError], None] | None,
     keys: LeRobotKeys | None,
+    inputs: BagInputs,
 ) -> Iterator[Episode]:
     split = calvin.find_split(path)
     if split is not None:
         return calvin.read_split(split, action, on_bad)
     if lerobot.is_lerobot(path):
         return lerobot.read_dataset(path, action, keys, on_bad)
-    return bag_reader.read_all_episodes([path], action, on_bad)
+    return bag_reader.read_all_episodes([path], action, on_bad, inputs)

@@ -18,10 +18,11 @@ from rosbags.typesys import get_types_from_idl, get_types_from_msg
 
 from deer_ros.data.bag_format import BagError
 from deer_ros.data.mcap_repair import repair
-from deer_ros.data.own_messages import typestore
+from deer_ros.data.own_messages import known_types, typestore
 from deer_ros.data.zstd_files import ZSTD_SUFFIX, decompressed, is_compressed, unpack
 
 STORAGES = (".mcap", ".db3")
+OURS = "deer_ros/"
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Recording:
         self.path = Path(path)
         self.losses: list[str] = []
         self.topics: dict[str, Topic] = {}
-        self._types = typestore()
+        self._types = known_types()
         self._stack = ExitStack()
         self._readers: list[tuple[str, Reader]] = []
         self._expected: int | None = None
@@ -168,15 +169,25 @@ class Recording:
         if file.suffix == ".mcap":
             copy = self._folder() / file.name
             found = repair(file, copy)
-            if found.messages:
+            reader = self._opened_copy(copy) if found.messages else None
+            if reader is not None:
                 self.losses.append(
                     f"{file.name} was not finished or is damaged ({reason}): "
                     f"{found.messages} messages up to the damage are there, what followed is lost "
                     f"({found.lost_bytes} of {file.stat().st_size} bytes)"
                 )
-                return self._stack.enter_context(Reader(copy))
-        self.losses.append(f"{file.name} cannot be read ({reason}); all of it is lost")
+                return reader
+        self.losses.append(f"{file.name} is damaged ({reason}); all of it is lost")
         return None
+
+    def _opened_copy(self, copy: Path) -> Reader | None:
+        """None where what was copied is damaged itself, as the name of a type."""
+        try:
+            return self._stack.enter_context(Reader(copy))
+        except OSError:
+            raise
+        except Exception:
+            return None
 
     def _folder(self) -> Path:
         return Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="deer_bag_")))
@@ -205,25 +216,28 @@ class Recording:
         The bag's own wording counts for this package's messages too: an older release may have
         recorded them.
         """
-        for topic in self.topics.values():
-            for kind in topic.kinds:
-                ours = kind.startswith("deer_ros/")
-                if topic.definition and (ours or not self.knows(kind)):
-                    idl = topic.definition.startswith("=" * 80 + "\nIDL: ")
-                    read = get_types_from_idl if idl else get_types_from_msg
-                    try:
-                        types = read(topic.definition, kind) if not idl else read(topic.definition)
-                        new = {
-                            name: fields for name, fields in types.items()
-                            if name == kind or not self.knows(name)
-                        }
-                        if ours:
-                            self._types.fielddefs.pop(kind, None)
-                        self._types.register(new)
-                    except Exception as error:
-                        self.losses.append(
-                            f"the definition of {kind} cannot be read ({_reason(error)})"
-                        )
+        told = [
+            (kind, topic.definition) for topic in self.topics.values() for kind in topic.kinds
+            if topic.definition and (kind.startswith(OURS) or not self.knows(kind))
+        ]
+        if told:
+            self._types = typestore()
+        for kind, definition in told:
+            try:
+                self._learn_type(kind, definition)
+            except Exception as error:
+                self.losses.append(f"the definition of {kind} cannot be read ({_reason(error)})")
+
+    def _learn_type(self, kind: str, definition: str) -> None:
+        is_idl = definition.startswith("=" * 80 + "\nIDL: ")
+        types = get_types_from_idl(definition) if is_idl else get_types_from_msg(definition, kind)
+        new = {
+            name: fields for name, fields in types.items()
+            if name == kind or not self.knows(name)
+        }
+        if kind.startswith(OURS):
+            self._types.fielddefs.pop(kind, None)
+        self._types.register(new)
 
     def _of_file(
         self, name: str, reader: Reader

@@ -32,11 +32,6 @@ def message(types: Typestore, kind: str, stamp_ns: int, frame_id: str,
     return types.types[kind](**values)
 
 
-def stamp_ns(stamp: Any) -> int:
-    """The time of a builtin_interfaces/Time, in nanoseconds."""
-    return stamp.sec * 1_000_000_000 + stamp.nanosec
-
-
 def _time(types: Typestore, time_ns: int) -> object:
     return types.types["builtin_interfaces/msg/Time"](*divmod(time_ns, 1_000_000_000))
 

@@ -14,13 +14,13 @@ import numpy as np
 
 from deer_ros.control.safety import Stop
 from deer_ros.data import images
+from deer_ros.data.bag_topics import Topics
+from deer_ros.data.recorded import Recorded
 from deer_ros.exit_rule import ExitRule
 from deer_ros.observation import Observation
 from deer_ros.replay.output import Output
-from deer_ros.replay.recorded import Recorded
 from deer_ros.replay.records import StepRecord
 from deer_ros.replay.results import Pictured, RunResult
-from deer_ros.replay.topics import Topics
 from deer_ros.stepping import budgets, contents
 from deer_ros.stepping.brain import Brain
 from deer_ros.stepping.plan import Plan

@@ -9,10 +9,10 @@ from typing import Any
 from rosbags.interfaces import Connection
 from rosbags.rosbag2 import Writer
 
+from deer_ros.data.bag_topics import Topics
 from deer_ros.data.own_messages import ACTION, STATUS, definition, typestore
 from deer_ros.data.recording import Recording, Topic
 from deer_ros.replay.messages import message
-from deer_ros.replay.topics import Topics
 
 KINDS = {"action": ACTION, "status": STATUS}
 EARLIER = "/recorded"

@@ -11,7 +11,7 @@ import numpy as np
 from deer_ros.data.bag_format import BagError, find_recordings
 from deer_ros.data.own_messages import ACTION, STATUS
 from deer_ros.data.recording import Recording
-from deer_ros.replay.messages import stamp_ns
+from deer_ros.data.stamps import stamp_ns
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from deer_ros.data.bag_topics import Topics
 from deer_ros.observation import Observation
 from deer_ros.replay.records import StepRecord
-from deer_ros.replay.topics import Topics
 from deer_ros.stepping.plan import Plan
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deer_ros.budget.budget import Budget
@@ -25,6 +26,11 @@ def kept_memory_mib(settings: Settings) -> float | None:
     return None if budget is None else budget.memory_mib
 
 
+def model_folder(settings: Settings) -> Path:
+    """The directory that `settings.model` names. Raises as `find_model`."""
+    return find_model(None if settings.model in ("", "bundled") else settings.model)
+
+
 def load_policy(settings: Settings) -> DeerPolicy:
     """The policy in the directory that `settings.model` names.
 
@@ -32,7 +38,7 @@ def load_policy(settings: Settings) -> DeerPolicy:
     that `model_sha256` asks for, or not even the first exit's fit into the memory that is permitted;
     ImportError where PyTorch is missing.
     """
-    folder = find_model(None if settings.model in ("", "bundled") else settings.model)
+    folder = model_folder(settings)
 
     # Not before it is needed: PyTorch takes seconds, and the node must answer from the start.
     import torch

@@ -7,20 +7,23 @@ from dataclasses import dataclass
 
 from deer_ros.control.sampler import CAMERAS
 from deer_ros.data.bag_format import BagError
+from deer_ros.data.own_messages import ACTION
 from deer_ros.data.recording import Recording
-from deer_ros.stepping.settings import Settings
 
 NODE = "/deer"
 RAW, COMPRESSED = "raw", "compressed"
 IMAGE_KINDS = {RAW: "sensor_msgs/msg/Image", COMPRESSED: "sensor_msgs/msg/CompressedImage"}
 IMAGE_SUFFIXES = {RAW: "", COMPRESSED: "/compressed"}
+STATE = "state"
 
 
 @dataclass(frozen=True)
 class Topics:
-    """Full names. cameras: topic by camera. optional ones may be missing in a bag."""
+    """Full names. cameras: topic by camera; image_kind: what they send. Optional ones may be
+    missing in a bag. state: what a simulator knows, which no node reads."""
 
     cameras: Mapping[str, str]
+    image_kind: str
     instruction: str
     pose: str
     joints: str
@@ -28,6 +31,7 @@ class Topics:
     status: str
     twist: str
     opening: str
+    state: str
 
     @property
     def kinds(self) -> dict[str, tuple[str, str]]:
@@ -38,6 +42,7 @@ class Topics:
             self.joints: ("joints", "sensor_msgs/msg/JointState"),
             self.twist: ("twist", "geometry_msgs/msg/TwistStamped"),
             self.opening: ("opening", "std_msgs/msg/Float64"),
+            self.state: (STATE, "std_msgs/msg/Float64MultiArray"),
         }
 
 
@@ -58,30 +63,25 @@ class Names:
         return self._to.get(_full(name), _full(name))
 
 
-def find_topics(recording: Recording, names: Names, settings: Settings, is_free: bool) -> Topics:
+def find_topics(recording: Recording, names: Names, transport: str | None) -> Topics:
     """The node's topics in this bag.
 
-    is_free: nobody has said which transport the images come by, so take what is there.
-    Raises BagError with a list of what is there where a camera is missing or a type is wrong.
+    transport: the one that images come by, `raw` or `compressed`; None: nobody has said, so take
+    what is there. Raises BagError where a camera is missing, with a list of what is there, or a
+    type is wrong.
     """
-    transport = settings.image_transport
-    if is_free:
-        transport = next(
-            (way for way in (RAW, COMPRESSED) if not _missing(recording, names, way)), transport
-        )
+    if transport is None:
+        transport = min((RAW, COMPRESSED), key=lambda way: len(_missing(recording, names, way)))
     missing = _missing(recording, names, transport)
     if missing:
-        there = ", ".join(
-            f"{topic.name} ({topic.kind})" for topic in sorted(
-                recording.topics.values(), key=lambda topic: topic.name)
-        )
         raise BagError(
             recording.path,
-            f"it lacks {', '.join(missing)}; its topics are: {there or 'none'}. Say which are the "
-            f"cameras' with --remap (image.transport is {transport!r})",
+            f"it lacks {', '.join(missing)}; its topics are: {_there(recording)}. Say which are "
+            f"the cameras' with --remap (image.transport is {transport!r})",
         )
     topics = Topics(
         cameras={camera: _camera(names, camera, transport) for camera in CAMERAS},
+        image_kind=IMAGE_KINDS[transport],
         instruction=names("instruction"),
         pose=names("end_effector/pose"),
         joints=names("joint_states"),
@@ -89,9 +89,30 @@ def find_topics(recording: Recording, names: Names, settings: Settings, is_free:
         status=names("~/status"),
         twist=names("recorded/twist"),
         opening=names("recorded/gripper"),
+        state=names("simulator/state"),
     )
-    _check_kinds(recording, topics, IMAGE_KINDS[transport])
+    _check_kinds(recording, topics)
     return topics
+
+
+def check_instruction(recording: Recording, topics: Topics, given: str | None) -> None:
+    """BagError unless an instruction is given or one was recorded."""
+    if not given and not has(recording, topics.instruction):
+        raise BagError(
+            recording.path,
+            f"nothing was recorded on {topics.instruction}; give --instruction TEXT, or remap one "
+            f"of its topics: {_there(recording)}",
+        )
+
+
+def has(recording: Recording, topic: str) -> bool:
+    """Whether there is a message on it."""
+    return topic in recording.topics and recording.topics[topic].count > 0
+
+
+def _there(recording: Recording) -> str:
+    topics = sorted(recording.topics.values(), key=lambda topic: topic.name)
+    return ", ".join(f"{topic.name} ({topic.kind})" for topic in topics) or "none"
 
 
 def _camera(names: Names, camera: str, transport: str) -> str:
@@ -103,15 +124,12 @@ def _camera(names: Names, camera: str, transport: str) -> str:
 
 def _missing(recording: Recording, names: Names, transport: str) -> list[str]:
     wanted = [_camera(names, camera, transport) for camera in CAMERAS]
-    return [
-        topic for topic in wanted
-        if topic not in recording.topics or not recording.topics[topic].count
-    ]
+    return [topic for topic in wanted if not has(recording, topic)]
 
 
-def _check_kinds(recording: Recording, topics: Topics, image_kind: str) -> None:
+def _check_kinds(recording: Recording, topics: Topics) -> None:
     expected = {topic: kind for topic, (_, kind) in topics.kinds.items()}
-    expected |= dict.fromkeys(topics.cameras.values(), image_kind)
+    expected |= dict.fromkeys(topics.cameras.values(), topics.image_kind) | {topics.action: ACTION}
     for name, kind in expected.items():
         found = recording.topics.get(name)
         if found is not None and found.kinds != (kind,):

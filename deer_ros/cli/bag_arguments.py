@@ -1,0 +1,61 @@
+"""Arguments that say what is what in a recording: as the node is told, in its own words."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from deer_ros.data.bag_reader import BagInputs
+
+
+def add_bag_arguments(parser: argparse.ArgumentParser) -> None:
+    """--params, --param, --remap and --instruction."""
+    add = parser.add_argument
+    add("--params", type=Path, metavar="FILE", help="the node's parameter file")
+    add("--param", action="append", default=[], metavar="NAME:=VALUE",
+        help="one of the node's parameters; may be given several times")
+    add("--remap", action="append", default=[], metavar="FROM:=TO",
+        help="another topic of bags, such as camera/static/image:=/front/image_raw; may be given "
+        "several times")
+    add("--instruction", metavar="TEXT", help="to be used instead of the instructions in the bags")
+
+
+def node_parameters(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What the arguments change of the node's parameters, by name. Raises ValueError, OSError."""
+    from deer_ros.replay.parameters import read_assignment, read_file
+
+    changes = read_file(arguments.params) if arguments.params else {}
+    return changes | dict(read_assignment(text) for text in arguments.param)
+
+
+def bag_inputs(arguments: argparse.Namespace, changes: Mapping[str, Any]) -> BagInputs:
+    """How bags are read, with these parameters of the node. Raises ValueError."""
+    from deer_ros.data.bag_reader import BagInputs
+    from deer_ros.data.bag_topics import Names
+    from deer_ros.replay.parameters import settings_of
+
+    settings = settings_of(changes)
+    return BagInputs(
+        names=Names(arguments.remap),
+        # Where nobody says how pictures come, they come as they were recorded.
+        transport=changes.get("image.transport"),
+        max_skew_s=settings.image_max_skew,
+        gap_s=settings.safety_input_timeout,
+        rate_hz=settings.control_rate,
+        instruction=arguments.instruction or "",
+        first_instruction=settings.instruction,
+    )
+
+
+def as_arguments(arguments: argparse.Namespace) -> list[str]:
+    """The same on a command line."""
+    words = [word for value in arguments.param for word in ("--param", value)]
+    words += [word for value in arguments.remap for word in ("--remap", value)]
+    if arguments.params:
+        words += ["--params", str(arguments.params)]
+    if arguments.instruction:
+        words += ["--instruction", arguments.instruction]
+    return words
