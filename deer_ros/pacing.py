@@ -13,6 +13,7 @@ from deer_ros.budget.budget import Budget, BudgetError
 from deer_ros.budget.calibration import Calibration
 from deer_ros.budget.cost import CostModel
 from deer_ros.budget.deadline import Deadline, SegmentTimes
+from deer_ros.budget.depth import permitted_depth
 from deer_ros.budget.frontier import Frontier
 from deer_ros.budget.solution import Solution, solve
 from deer_ros.budget.timing import CostTable
@@ -68,7 +69,18 @@ class Facts:
             # There is nothing to save: as deep as the limits permit.
             never = (-math.inf,) * (len(solution.thresholds) - 1)
             solution = dataclasses.replace(solution, thresholds=(*never, math.inf))
+        if solution.binding == "none" and self._is_held_by_memory(budget):
+            solution = dataclasses.replace(solution, binding="memory_mib")
         return solution
+
+    def _is_held_by_memory(self, budget: Budget) -> bool:
+        """Whether there are no more layers because they would not fit."""
+        if budget.memory_mib is None:
+            return False
+        memory = Budget(memory_mib=budget.memory_mib)
+        held = permitted_depth(
+            memory, self.config, self.cost, None, self.limit, self.dtype)
+        return held.binding == "memory_mib" and held.max_layer == self.built
 
     def exit_costs(self, average: str, scope: str) -> np.ndarray:
         """Cost of leaving at every exit, in the unit of an average budget: float64 (exits,)."""
