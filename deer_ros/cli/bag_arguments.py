@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,6 +49,11 @@ def bag_inputs(arguments: argparse.Namespace, changes: Mapping[str, Any]) -> Bag
         instruction=arguments.instruction or "",
         first_instruction=settings.instruction,
     )
+
+
+def name_bad(error: ValueError) -> None:
+    """Say what --skip-bad leaves out."""
+    print(f"skipped: {error}", file=sys.stderr, flush=True)
 
 
 def as_arguments(arguments: argparse.Namespace) -> list[str]:

@@ -10,8 +10,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from deer_ros.cli.bag_arguments import (
+    add_bag_arguments,
+    bag_inputs,
+    name_bad,
+    node_parameters,
+)
+
 if TYPE_CHECKING:
     from deer_ros.budget.calibration import Calibration
+    from deer_ros.data.bag_reader import BagInputs
 
 HELP = "run a model over demonstrations and store what its exits answer, for budgets"
 
@@ -24,6 +32,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="model directory, or its name on the Hugging Face hub (default: the "
                              "bundled model), then demonstrations: bags, folders of bags, CALVIN "
                              "or LeRobot datasets")
+    add_bag_arguments(parser)
+    parser.add_argument("--skip-bad", action="store_true",
+                        help="leave out what cannot be used, and name it; of a damaged bag what "
+                             "can be read is used (default: refuse)")
     parser.add_argument("--lerobot", action="append", default=[], metavar="NAME=VALUE",
                         help="what is what in a LeRobot dataset, as static=observation.images.top; "
                              "may be given several times")
@@ -60,9 +72,11 @@ def run(arguments: argparse.Namespace) -> int:
         second_pass=arguments.second_pass, rows=arguments.rows, windows=arguments.windows,
         seed=arguments.seed,
     )
-    folder, data = _model_and_data(arguments.paths)
+    changes = node_parameters(arguments)
+    folder, data = _model_and_data(arguments.paths, changes.get("model", ""))
+    inputs = bag_inputs(arguments, changes)
     out = _out(folder, arguments.out)
-    calibration = _calibrate(folder, data, settings, arguments)
+    calibration = _calibrate(folder, data, inputs, settings, arguments)
     calibration.save(out)
     facts = describe(calibration, out)
     if arguments.json:
@@ -72,7 +86,9 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _calibrate(folder: Path, data: list[Path], settings: Any, arguments: Any) -> Calibration:
+def _calibrate(
+    folder: Path, data: list[Path], inputs: BagInputs, settings: Any, arguments: Any
+) -> Calibration:
     import dataclasses
 
     from deer_ros.calibration.calibrate import calibrate, needed_layers
@@ -85,7 +101,8 @@ def _calibrate(folder: Path, data: list[Path], settings: Any, arguments: Any) ->
     policy = DeerPolicy.from_pretrained(folder, arguments.device, arguments.dtype)
     fingerprint = weights_fingerprint(folder)
     keys = LeRobotKeys.parse(arguments.lerobot)
-    episodes = read_all_episodes(data, policy.config.action, keys=keys)
+    episodes = read_all_episodes(
+        data, policy.config.action, name_bad if arguments.skip_bad else None, keys, inputs)
     layers = needed_layers(policy.config, settings.method)
     with _reporting() as (frames, stage):
         features = gather_features(policy, episodes, layers, frames)
@@ -105,17 +122,19 @@ def _held_out(calibration: Calibration) -> int:
     return 0 if losses is None else losses.shape[1]
 
 
-def _model_and_data(paths: list[str]) -> tuple[Path, list[Path]]:
-    """The model's directory and what follows it. A first path that is no model is data."""
+def _model_and_data(paths: list[str], default: str) -> tuple[Path, list[Path]]:
+    """The model's directory and what follows it. A first path that is no model is data.
+
+    default: the parameters' model, as the node takes it."""
     from deer_ros.checkpoint.directory import CONFIG
-    from deer_ros.resources import bundled_model, find_model
+    from deer_ros.resources import find_model
 
     first, *data = map(Path, paths)
     if (first / CONFIG).is_file() and not data:
         raise ValueError(f"there is only the model {first}; name bags to calibrate it on.")
     if data and ((first / CONFIG).is_file() or not first.exists()):
         return find_model(paths[0]), data
-    return bundled_model(), [first, *data]
+    return find_model(default if default not in ("", "bundled") else None), [first, *data]
 
 
 def _out(folder: Path, given: Path | None) -> Path:

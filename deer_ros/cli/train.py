@@ -11,6 +11,14 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from deer_ros.cli.bag_arguments import (
+    add_bag_arguments,
+    as_arguments,
+    bag_inputs,
+    name_bad,
+    node_parameters,
+)
+
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
@@ -29,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", type=Path, help="YAML file with model, data and phases")
     parser.add_argument("--data", type=Path, nargs="+", required=True,
                         help="demonstrations: bags, folders of bags, CALVIN or LeRobot datasets")
+    add_bag_arguments(parser)
     parser.add_argument("--lerobot", action="append", default=[], metavar="NAME=VALUE",
                         help="what is what in a LeRobot dataset, as static=observation.images.top; "
                         "may be given several times")
@@ -38,8 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="change a value of the configuration, as policy.auxiliary_weight=0; "
                         "may be given several times")
     parser.add_argument("--skip-bad", action="store_true",
-                        help="leave out bags and episodes that cannot be used, and name them "
-                        "(default: refuse)")
+                        help="leave out what cannot be used, and name it; of a damaged bag what "
+                        "can be read is used (default: refuse)")
     parser.add_argument("--processes", type=int, default=1,
                         help="processes on this machine, one per GPU where there are some; across "
                         "machines start `python -m deer_ros.cli train` with torchrun or accelerate")
@@ -65,7 +74,8 @@ def run(arguments: argparse.Namespace) -> int:
     check_same_run(arguments.out, arguments.data, config)
     on_bad = _name_bad if arguments.skip_bad else None
     keys = LeRobotKeys.parse(arguments.lerobot)
-    episodes = read_all_episodes(arguments.data, _units(config), on_bad, keys)
+    inputs = bag_inputs(arguments, node_parameters(arguments))
+    episodes = read_all_episodes(arguments.data, _units(config), on_bad, keys, inputs)
     evaluate = _evaluation(config.evaluation) if config.evaluation.every_steps else None
     if arguments.processes > 1 and "WORLD_SIZE" not in os.environ:
         _launch(arguments)
@@ -104,6 +114,7 @@ def _launch(arguments: argparse.Namespace) -> NoReturn:
     command += ["--data", *map(str, arguments.data), "--threads", str(arguments.threads)]
     command += [word for change in arguments.changes for word in ("--set", change)]
     command += [word for value in arguments.lerobot for word in ("--lerobot", value)]
+    command += as_arguments(arguments)
     command += ["--skip-bad"] * arguments.skip_bad + ["--json"] * arguments.json
     os.execv(command[0], command)
 
@@ -125,7 +136,7 @@ def _units(config: TrainingConfig) -> ActionConfig:
 
 def _name_bad(error: ValueError) -> None:
     if _is_first():
-        print(f"skipped: {error}", file=sys.stderr, flush=True)
+        name_bad(error)
 
 
 def _evaluation(hook: EvaluationHook) -> Callable[[Path], dict[str, float]]:
