@@ -18,6 +18,7 @@ from tiny_model import write_tiny_model
 
 from deer_ros import DeerPolicy
 from deer_ros.checkpoint import weights_sha256
+from deer_ros.checkpoint.directory import read_config
 from deer_ros.cli.main import main
 from deer_ros.stepping.settings import default_thresholds
 
@@ -86,6 +87,7 @@ def test_the_model_runs_by_what_was_found_and_its_files_stay_as_they_were(
     policy = DeerPolicy.from_pretrained(model, device="cpu")
     assert policy.thresholds[:2] == tuple(found["thresholds"][:2])
     assert policy.thresholds[:2] == tuple(found["best"]["thresholds"][:2])
+    assert read_config(model).thresholds == policy.config.thresholds  # for `deer evaluate`
     # The node's default for exit.thresholds.
     assert default_thresholds(policy.config)[:2] == policy.thresholds[:2]
     assert main(["info", str(model), "--json"]) == 0
