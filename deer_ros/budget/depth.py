@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,23 +36,35 @@ def permitted_depth(
 ) -> Depth:
     """The deepest exit that every limit permits. BudgetError where not even the first one is.
 
-    A latency permits what typically (p50) ends in time, as the deadline itself is kept while a
-    step runs; its first exit must do so nearly always (p99).
+    A latency permits what a typical step gets to in time (see `typical_deadlines_ms`); a step may
+    go deeper where it is quicker, and less deep where it is slower.
     """
     exits, binding = len(config.permitted_exits(max_layer)), "none"
     for name, limit in budget.limits.items():
         if name in UNITS:
-            needed, least = _needed(name, budget, config, cost, table, dtype)
-            if least > limit:
-                raise BudgetError(
-                    f"{name} is {limit:g}; this model needs {least:.6g} {UNITS[name]} up to its "
-                    f"first exit and {needed[-1]:.6g} with all layers. Raise {name} to at least "
-                    f"{least:.6g}."
-                )
+            needed = _needed(name, budget, config, cost, table, dtype)
+            if needed[0] > limit:
+                raise BudgetError(_refusal(name, limit, needed, table))
             fitting = max(1, int(np.searchsorted(needed, limit, side="right")))
             if fitting < exits:
                 exits, binding = fitting, name
     return Depth(exits, config.exit_layers[exits - 1], binding)
+
+
+def typical_deadlines_ms(table: CostTable) -> np.ndarray:
+    """The shortest deadline by which a typical step gets to each exit: float64 (exits,), growing.
+
+    As `deadline.Deadline` decides: up to the exit before, what it takes in the median; from there
+    the high percentile, as the promise is kept by it. The first exit's is all high percentile.
+    """
+    before = np.concatenate([[0.0], table.exits_ms("p50")[:-1]])
+    return np.maximum.accumulate(before + [segment.p99 for segment in table.segments])
+
+
+def rounded_up(value: float) -> str:
+    """Four digits that are not below the value."""
+    digits = 3 - math.floor(math.log10(value))
+    return f"{math.ceil(value * 10**digits) / 10**digits:g}"
 
 
 def _needed(
@@ -61,17 +74,25 @@ def _needed(
     cost: CostModel,
     table: CostTable | None,
     dtype: str,
-) -> tuple[np.ndarray, float]:
-    """What every exit needs of that limit, growing, and what the first needs at the least."""
+) -> np.ndarray:
+    """What every exit needs of that limit, growing."""
     if name == "latency_ms":
         if table is None:
             raise BudgetError(
                 "latency_ms needs a table of milliseconds measured on this machine; `deer bench` "
                 "makes one."
             )
-        return table.exits_ms("p50"), table.fixed_ms("p99")
+        return typical_deadlines_ms(table)
     if name == "memory_mib":
-        needed = np.array([weights_mib(config, layer, dtype) for layer in config.exit_layers])
-    else:
-        needed = cost.exit_gflops(budget.scope)
-    return needed, float(needed[0])
+        return np.array([weights_mib(config, layer, dtype) for layer in config.exit_layers])
+    return cost.exit_gflops(budget.scope)
+
+
+def _refusal(name: str, limit: float, needed: np.ndarray, table: CostTable | None) -> str:
+    often, whole = "", needed[-1]
+    if name == "latency_ms":
+        often, whole = " in 99 of 100 steps", table.exits_ms("p99")[-1]
+    return (
+        f"{name} is {limit:g}; this model needs {needed[0]:.6g} {UNITS[name]} up to its first exit "
+        f"and {whole:.6g} with all layers{often}. Raise {name} to at least {rounded_up(needed[0])}."
+    )

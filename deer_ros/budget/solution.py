@@ -10,7 +10,7 @@ import numpy as np
 from deer_ros.budget.budget import Budget, BudgetError
 from deer_ros.budget.calibration import Calibration
 from deer_ros.budget.cost import CostModel
-from deer_ros.budget.depth import Depth, permitted_depth
+from deer_ros.budget.depth import Depth, permitted_depth, rounded_up
 from deer_ros.budget.families import family_ladder
 from deer_ros.budget.frontier import Frontier, Samples, in_order
 from deer_ros.budget.risk import cheapest_row, least_limit
@@ -247,7 +247,7 @@ class _Solver:
         raise BudgetError(
             f"{name} is {asked:g}; a step of this model costs {lowest:.6g} to {highest:.6g} "
             f"{UNITS[name]}{of}, as {lowest:.6g} are spent before the first exit can be taken. "
-            f"Raise {name} to at least {_rounded_up(lowest)}."
+            f"Raise {name} to at least {rounded_up(lowest)}."
         )
 
     def _described(self, candidate: _Candidate) -> Solution:
@@ -323,9 +323,3 @@ def _is_affine(stored: np.ndarray, cost: np.ndarray) -> bool:
     along = (stored - stored[0]) / (stored[-1] - stored[0])
     straight = cost[0] + along * (cost[-1] - cost[0])
     return bool(np.abs(cost - straight).max() <= 1e-6 * (cost[-1] - cost[0]))
-
-
-def _rounded_up(value: float) -> str:
-    """Four digits that are not below the value."""
-    digits = 3 - math.floor(math.log10(value))
-    return f"{math.ceil(value * 10**digits) / 10**digits:g}"

@@ -77,7 +77,7 @@ def test_limits_of_depth_instruction_and_timing(capsys, model, cost, tmp_path):
     table.write_text(json.dumps(cost_table((10.0, 4.0, 3.0)).to_json()))
     facts = answer(capsys, model, "--average-ms", 13, "--timing", table)
     assert facts["expected_ms"] <= 13 + 1e-9 and facts["binding"] == "average_ms"
-    assert answer(capsys, model, "--latency-ms", 15, "--timing", table)["max_layer"] == 4
+    assert answer(capsys, model, "--latency-ms", 16, "--timing", table)["max_layer"] == 4
 
 
 def test_without_a_table_milliseconds_are_measured_here(capsys, model):
