@@ -177,6 +177,26 @@ def test_a_budget_is_kept_and_told(replay, tmp_path, model):
     assert 0 < budget["spent"] <= budget["asked"]
 
 
+def test_a_budget_of_the_parameter_file_is_kept_as_the_nodes_is(replay, tmp_path):
+    told = json.loads(replay(write_bag(tmp_path / "bag"), "--json")[1])["runs"][0]
+    asked, file = 0.7 * told["llm_gflops"], tmp_path / "mine.yaml"
+    presets = f"{{slow: {{peak_gflops: {asked!r}}}}}"
+    file.write_text(yaml.safe_dump({"/**": {"ros__parameters": {
+        "budget.presets": presets, "budget.preset": "slow"}}}))
+    _, out, _ = replay(tmp_path / "bag", "--params", file, "--json", out="second")
+    (run,) = json.loads(out)["runs"]
+    assert run["budgets"][0]["asked"] == pytest.approx(asked)
+    assert 0 < run["llm_gflops"] <= asked
+    _, out, _ = replay(tmp_path / "bag", "--params", file, "--budget", "preset=''", "--json",
+                       out="third")
+    assert json.loads(out)["runs"][0]["llm_gflops"] == told["llm_gflops"]
+
+
+def test_a_budget_that_cannot_be_met_is_refused_in_the_parameters_words(replay, tmp_path):
+    bag = write_bag(tmp_path / "bag")
+    refused(replay(bag, "--budget", "peak_gflops=1e-7"), "budget.peak_gflops is 1e-07")
+
+
 def test_a_budget_of_time_needs_a_cost_table(replay, tmp_path):
     refused(replay(write_bag(tmp_path / "bag"), "--budget", "average_ms=5"), "--cost-table")
     assert not (tmp_path / "out").exists() and not list(tmp_path.glob("*.partial"))
