@@ -3,6 +3,7 @@
 PYTHON ?= python3
 DEMO_ARGS ?=
 PYTEST_ARGS ?=
+SOAK_ARGS ?= --minutes 10
 # LIBERO's MuJoCo has no wheels for later ones than Python 3.11.
 LIBERO_PYTHON ?= python3.11
 LIBERO_VENV ?= .venv-libero
@@ -19,13 +20,15 @@ ENVIRONMENT := source scripts/environment.bash
 INSTALLED_FOLDERS := $(wildcard config deer_ros launch models scripts)
 FILE_LIST := build/installed_files.txt
 
-.PHONY: setup demo test libero-check clean help list_files
+.PHONY: setup demo test test-robot soak libero-check clean help list_files
 
 help:
 	@echo "make setup   virtual environment in .venv, package built into install/"
 	@echo "make demo    simulated robot and policy over ROS 2, with a table at the end (DEMO_ARGS)"
 	@echo "make test    all tests (PYTEST_ARGS)"
 	@echo "make libero-check  a short episode in LIBERO, in an environment of its own (LIBERO_PYTHON)"
+	@echo "make test-robot   faults injected into the running node, as often as is promised (25 min)"
+	@echo "make soak    ten minutes of steps: memory, rate, exceptions (SOAK_ARGS)"
 	@echo "make clean   remove what the others made"
 
 setup: install/.built
@@ -45,6 +48,12 @@ $(LIBERO_VENV)/.installed: requirements/libero.txt
 	$(LIBERO_PYTHON) -m venv $(LIBERO_VENV)
 	$(LIBERO_VENV)/bin/pip install --quiet --disable-pip-version-check --requirement $<
 	@touch $@
+
+test-robot: setup
+	@$(ENVIRONMENT); OMP_NUM_THREADS=1 DEER_TEST_COUNTS=full exec pytest -m robot $(PYTEST_ARGS)
+
+soak: setup
+	@$(ENVIRONMENT); exec python benchmarks/soak.py $(SOAK_ARGS)
 
 clean:
 	rm -rf .venv .venv-libero build install log demo_output .pytest_cache .hypothesis

@@ -197,7 +197,8 @@ def test_a_planner_is_told_that_the_node_ends(tmp_path, model):
         planner = Planner(client)
         handle = planner.send()
         client.wait_until(lambda: handle.feedback and handle.feedback[-1].steps > 3)
-        assert client.end(signal.SIGTERM, 2.0) == 0
+        client.process.send_signal(signal.SIGTERM)
         status, result = planner.wait(handle)
+        assert client.process.wait(2.0) == 0
         assert status == GoalStatus.STATUS_ABORTED and result.reason == Reason.SIGTERM
         assert "Traceback" not in client.said()

@@ -6,6 +6,7 @@ import signal
 import time
 
 import pytest
+from counts import count
 from policy_client import moves, running_policy
 from rosgraph_msgs.msg import Clock
 from tiny_model import write_tiny_model
@@ -22,29 +23,41 @@ def model(tmp_path_factory):
     return str(write_tiny_model(tmp_path_factory.mktemp("model")))
 
 
-@pytest.mark.parametrize("wanted, instruction", [
-    (signal.SIGTERM, "think long"), (signal.SIGINT, "open the drawer"),
-])
+@pytest.mark.robot
+@pytest.mark.parametrize("run", range(count(10, 1)))
+@pytest.mark.parametrize("moment", ["idle", "stepping", "in the middle of a long step"])
+@pytest.mark.parametrize("wanted", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_sends_zero_last_and_ends_the_node_with_success(
-    tmp_path, model, wanted, instruction
+    tmp_path, model, wanted, moment, run
 ):
+    instruction = "open the drawer" if moment == "stepping" else "think long"
     with running_policy(tmp_path, model=model, allow_simulation_model=True) as node:
-        node.tell(instruction)
-        node.wait_for_status(lambda s: s.state == State.RUNNING and s.instruction == instruction)
-        if instruction == "think long":
-            # Right after a result the next pair is taken: the signal comes in the middle of a step.
+        if moment == "idle":
+            node.wait_until(lambda: node.state() == "active")
+        else:
+            node.tell(instruction)
+            node.wait_for_status(
+                lambda s: s.state == State.RUNNING and s.instruction == instruction)
+            # Right after a result the next pair is taken: where steps are long, the signal comes in
+            # the middle of one, and at another moment of it in every run.
             node.wait_for_status(lambda s: s.state == State.RUNNING)
+            time.sleep(0.04 * run)
         started_s = time.monotonic()
         assert node.end(wanted, END_S) == 0
         assert time.monotonic() - started_s < END_S
         node.drain()
+        assert node.statuses[-1].reason in (Reason[wanted.name], Reason.NO_INSTRUCTION)
+        assert wanted.name in node.statuses[-1].detail
+        assert "Traceback" not in node.said()
+        if moment == "idle":
+            assert not any(map(moves, node.twists))
+            return
+        assert node.statuses[-1].reason == Reason[wanted.name]
         assert node.twists and not moves(node.twists[-1])
         last_move_s = max(
             at for at, twist in zip(node.twist_times, node.twists) if moves(twist))
         assert node.twist_times[-1] >= last_move_s
-        assert node.statuses[-1].reason == Reason[wanted.name]
-        assert wanted.name in node.statuses[-1].detail
-        assert "Traceback" not in node.said()
+        assert "cadence: " in node.said()
 
 
 def test_a_missing_model_leaves_the_node_unconfigured_until_it_is_corrected(tmp_path, model):

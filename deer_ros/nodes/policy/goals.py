@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,8 +22,8 @@ from deer_ros.stepping.budgets import PREFIX
 from deer_ros.stepping.settings import ROWS
 
 CANCELLED = Stop(Reason.CANCELLED, "the goal was cancelled.")
-# Enough to send a result and a goal's last status.
-LAST_CALLBACKS = 10
+# Enough to send a result to whoever asks for it.
+LAST_WORDS_S = 0.2
 # A policy has no end of its own: these are the ends that were asked for.
 _SUCCESS = (Reason.EPISODE_OVER, Reason.CANCELLED)
 
@@ -87,7 +88,8 @@ class Goals:
         """The node ends: tell whoever waits for the goal, if there is one."""
         if self._goal is not None:
             self.watch()
-            for _ in range(LAST_CALLBACKS):
+            ends_s = time.monotonic() + LAST_WORDS_S
+            while time.monotonic() < ends_s:
                 executor.spin_once(timeout_sec=0.01)
 
     def _on_request(self, request: ExecuteInstruction.Goal) -> GoalResponse:
@@ -112,10 +114,10 @@ class Goals:
 
     def _take_budget(self, own: dict[str, Any]) -> None:
         """Budgets of the goal, instead of those of the goal that it replaces, or none of them."""
-        before = self._remaining()
-        self._set(before | own)
-        self._before = {name: before.get(name, value) for name, value in self._values(own).items()}
-        self._own = own
+        back = self._remaining()
+        before = {name: back.get(name, value) for name, value in self._values(own).items()}
+        self._set(back | own)
+        self._before, self._own = before, own
 
     def _remaining(self) -> dict[str, Any]:
         """What to set back: budgets that somebody has set since are left as they are."""
