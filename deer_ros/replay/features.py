@@ -13,12 +13,10 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from torch import Tensor
 
-from deer_ros.budget.timing import CostTable
 from deer_ros.model.action_head import HeadState, pool
 from deer_ros.model.deer import Answer, DeerModel
 from deer_ros.model.language import Prompt
-
-CAMERAS = 2
+from deer_ros.replay.virtual_time import VirtualTimes
 
 
 class VirtualClock:
@@ -38,14 +36,14 @@ class VirtualClock:
 class SharedModel:
     """Stands in for a DeerModel in the policies of all runs.
 
-    `clock` passes by what each part takes: as the cost table says (its medians), or, without one,
-    as it took when it was computed. What was computed for another run takes its time again.
+    `clock` passes by what each part takes: as `times` say, or, without them, as it took when it was
+    computed. What was computed for another run takes its time again.
     """
 
-    def __init__(self, model: DeerModel, clock: VirtualClock, table: CostTable | None) -> None:
+    def __init__(self, model: DeerModel, clock: VirtualClock, times: VirtualTimes | None) -> None:
         self._model = model
         self._clock = clock
-        self._table = table
+        self._times = times
         self._prompts: dict[bytes, Prompt] = {}
         self.start()
 
@@ -67,9 +65,8 @@ class SharedModel:
     def see(self, pictures: Tensor) -> Tensor:
         """As DeerModel.see, of the present pictures."""
         if self._latents is None:
-            table = self._table
-            told = None if table is None else table.vision.p50 + table.resampler.p50
-            self._latents = timed(lambda: self._model.see(pictures), told)
+            told_s = None if self._times is None else self._times.see_s
+            self._latents = timed(lambda: self._model.see(pictures), told_s)
         latents, seconds = self._latents
         self._clock.advance(seconds)
         return latents
@@ -78,9 +75,9 @@ class SharedModel:
         self, prompt: Prompt, latents: Tensor, state: HeadState, layers: Sequence[int]
     ) -> Iterator[Answer]:
         """As DeerModel.answers: computed as they are asked."""
-        table, head_s, done = self._table, 0.0, 0
+        times, head_s, done = self._times, 0.0, 0
         carried, seconds = timed(
-            lambda: self._model.head.carry(state), None if table is None else table.recurrent.p50
+            lambda: self._model.head.carry(state), None if times is None else times.recurrent_s
         )
         head_s += seconds
         self._clock.advance(seconds)
@@ -89,7 +86,7 @@ class SharedModel:
             done = layer
             output, seconds = timed(
                 lambda features=features: self._model.head.step(features, state, carried),
-                None if table is None else table.head.p50,
+                None if times is None else times.head_s(layer),
             )
             head_s += seconds
             self._clock.advance(seconds)
@@ -104,7 +101,7 @@ class SharedModel:
             block = self._model.layers[number]
             hidden, seconds = timed(
                 lambda block=block, before=before: block(before, latents, prompt),
-                None if self._table is None else self._table.layers[number].p50,
+                None if self._times is None else self._times.layer_s(number + 1),
             )
             known.append((hidden, pool(hidden), seconds))
         self._clock.advance(sum(seconds for _, _, seconds in known[done:layer]))
@@ -118,11 +115,11 @@ class SharedPreprocessor:
         self,
         preprocess: Callable[[np.ndarray], np.ndarray],
         clock: VirtualClock,
-        table: CostTable | None,
+        times: VirtualTimes | None,
     ) -> None:
         self._preprocess = preprocess
         self._clock = clock
-        self._told_ms = None if table is None else table.preprocessing.p50 / CAMERAS
+        self._told_s = None if times is None else times.picture_s
         self.start()
 
     def start(self) -> None:
@@ -131,7 +128,7 @@ class SharedPreprocessor:
 
     def __call__(self, picture: np.ndarray) -> np.ndarray:
         if id(picture) not in self._done:
-            prepared, seconds = timed(lambda: self._preprocess(picture), self._told_ms)
+            prepared, seconds = timed(lambda: self._preprocess(picture), self._told_s)
             # The picture is kept, too: another one may not get its id.
             self._done[id(picture)] = picture, prepared, seconds
         _, prepared, seconds = self._done[id(picture)]
@@ -139,9 +136,9 @@ class SharedPreprocessor:
         return prepared
 
 
-def timed(call: Callable[[], object], told_ms: float | None) -> tuple[object, float]:
+def timed(call: Callable[[], object], told_s: float | None) -> tuple[object, float]:
     """What a call returns, and its seconds: as told, or as measured where nothing is told."""
     started = time.perf_counter()
     result = call()
     measured = time.perf_counter() - started
-    return result, measured if told_ms is None else told_ms / 1e3
+    return result, measured if told_s is None else told_s

@@ -18,6 +18,7 @@ from deer_ros.replay.features import SharedModel, SharedPreprocessor, VirtualClo
 from deer_ros.replay.one_run import Asked, Run
 from deer_ros.replay.output import Output
 from deer_ros.replay.results import BagResult
+from deer_ros.replay.virtual_time import VirtualTimes
 from deer_ros.stepping.robot import pose_of
 
 if TYPE_CHECKING:
@@ -37,9 +38,9 @@ class Lockstep:
         """table: says what every part takes; without one, that is measured."""
         self.policy = policy
         self.table = table
-        clock = VirtualClock()
-        self._model = SharedModel(policy.model, clock, table)
-        self._preprocessor = SharedPreprocessor(policy.preprocessor, clock, table)
+        clock, times = VirtualClock(), None if table is None else VirtualTimes(table)
+        self._model = SharedModel(policy.model, clock, times)
+        self._preprocessor = SharedPreprocessor(policy.preprocessor, clock, times)
         self._clock = clock
 
     def policy_of_a_run(self) -> DeerPolicy:
