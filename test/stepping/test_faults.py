@@ -1,0 +1,232 @@
+"""What stops a stepper, in virtual time: the same for the node and for replay."""
+
+from __future__ import annotations
+
+import dataclasses
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from tiny_model import tiny_config
+
+from deer_ros.budget.budget import Budget
+from deer_ros.control.safety import Reason, State, Stop
+from deer_ros.control.sampler import CAMERAS
+from deer_ros.decision import Step
+from deer_ros.observation import Observation
+from deer_ros.stepping.brain import Answer
+from deer_ros.stepping.plan import Plan
+from deer_ros.stepping.settings import Settings
+from deer_ros.stepping.stepper import Stepper
+
+MS = 1_000_000
+PERIOD_MS = 50
+PICTURE = np.zeros((8, 8, 3), np.uint8)
+
+
+class Message:
+    def __init__(self, data: bytes):
+        self.data = data
+
+
+class Bench:
+    """A stepper and the time; pictures differ unless a test says otherwise."""
+
+    def __init__(self, budget: Budget | None = None, **changes):
+        config = tiny_config()
+        settings = Settings().replaced(
+            {"allow_simulation_model": True, "episode.max_duration": 3600} | changes, config)
+        self.stepper = Stepper(settings)
+        plan = dataclasses.replace(Plan.of(settings, config), budget=budget)
+        self.stepper.adopt(plan)
+        self.stepper.activate()
+        self.stepper.set_instruction("open the drawer")
+        self.now_ms = 1000
+
+    def show(self, same: bytes | None = None, late_ms: int = 0) -> None:
+        for camera in CAMERAS:
+            data = str(self.now_ms).encode() if same is None else same
+            self.stepper.offer(camera, (self.now_ms - late_ms) * MS, Message(data))
+
+    def step(self, lasts_ms: int = 0, action=(0.5, 0, 0, 0, 0, 0), readable=True, **shown):
+        """One period: pictures, and a step if one is due. The outcome, or None."""
+        self.now_ms += PERIOD_MS
+        self.show(**shown)
+        job = self.stepper.take(self.now_ms * MS)
+        if job is None:
+            return None
+        step = Step(np.array(action, np.float32), 1.0, 0.9, 6, np.full(3, np.nan, np.float32),
+                    _cost(), None)
+        answer = Answer(Observation(PICTURE, PICTURE), step, (np.inf,) * 3, 6)
+        if not readable:
+            answer = Answer(unreadable=1)
+        now_ns = (self.now_ms + lasts_ms) * MS
+        outcome = self.stepper.judge(job, answer, now_ns)
+        if outcome.command is not None:
+            self.stepper.count(outcome.account, now_ns)
+        elif outcome.stop is not None:
+            self.stepper.stop(outcome.stop)
+        return outcome
+
+    def watch(self, busy: bool = False) -> Stop | None:
+        stop = self.stepper.watch(self.now_ms * MS, busy)
+        if stop is not None:
+            self.stepper.stop(stop)
+        return stop
+
+    @property
+    def reason(self) -> Reason:
+        return self.stepper.safety.reason
+
+
+def _cost() -> SimpleNamespace:
+    return SimpleNamespace(llm_gflops=1.0, step_gflops=1.0, step_ms=10.0)
+
+
+def test_stamps_that_stand_still_are_told_from_silence():
+    frozen, silent = Bench(), Bench()
+    for bench in (frozen, silent):
+        assert bench.step().command is not None
+    for index in range(1, 12):
+        frozen.now_ms += PERIOD_MS
+        silent.now_ms += PERIOD_MS
+        frozen.show(late_ms=index * PERIOD_MS)
+        stops = frozen.watch(), silent.watch()
+        assert (stops == (None, None)) == (index <= 10)
+    assert (frozen.reason, silent.reason) == (Reason.STAMPS_FROZEN, Reason.INPUT_STALE)
+
+
+def test_a_frozen_picture_stops_the_robot_until_another_comes():
+    bench, moved = Bench(), 0
+    while bench.step(same=b"same") is not None:
+        moved += 1
+    assert moved == 40, "2 s of steps"
+    assert bench.watch().reason is Reason.IMAGE_FROZEN
+    for _ in range(60):
+        assert bench.step(same=b"same") is None
+        assert bench.watch().reason is Reason.IMAGE_FROZEN
+    outcome = bench.step()
+    assert outcome.command is not None and bench.stepper.safety.state is State.RUNNING
+
+
+@pytest.mark.parametrize("changes", [{"dry_run": True}, {"safety.frozen_image_timeout": 0}])
+def test_a_scene_that_the_policy_does_not_move_may_stand_still(changes):
+    bench = Bench(**changes)
+    assert all(bench.step(same=b"same") is not None for _ in range(100))
+
+
+def test_a_new_instruction_or_a_reset_sets_a_simulated_robot_in_motion_again():
+    bench = Bench()
+    for begin in (lambda: bench.stepper.set_instruction("close it"), bench.stepper.reset):
+        while bench.step(same=b"same") is not None:
+            pass
+        assert bench.watch().reason is Reason.IMAGE_FROZEN
+        begin()
+        assert bench.step(same=b"same").command is not None
+
+
+def test_a_step_that_lasts_too_long_is_noticed_while_it_runs_and_dropped():
+    bench = Bench(**{"safety.step_timeout": 0.3, "safety.input_timeout": 1.0})
+    assert bench.step(lasts_ms=300).command is not None
+    outcome = bench.step(lasts_ms=301)
+    assert outcome.command is None and outcome.stop.reason is Reason.DEADLINE_OVERRUN
+    assert not outcome.account.commanded
+    assert bench.reason is Reason.DEADLINE_OVERRUN
+    bench.step(lasts_ms=0)
+    assert bench.reason is Reason.NONE
+    bench.now_ms += PERIOD_MS
+    bench.show()
+    bench.stepper.take(bench.now_ms * MS)
+    bench.now_ms += 301
+    assert bench.watch(busy=True).reason is Reason.DEADLINE_OVERRUN
+
+
+@pytest.mark.parametrize("latency_ms, allowed_ms", [(10.0, 60), (200.0, 400), (1900.0, 2000)])
+def test_a_deadline_may_be_missed_by_itself_or_a_period_but_not_by_more(latency_ms, allowed_ms):
+    bench = Bench(Budget(latency_ms=latency_ms), **{"safety.input_timeout": 10.0})
+    assert bench.step(lasts_ms=allowed_ms).command is not None
+    assert bench.step(lasts_ms=allowed_ms + 1).stop.reason is Reason.DEADLINE_OVERRUN
+
+
+def test_an_action_that_no_limit_makes_a_motion_has_a_reason_of_its_own():
+    bench = Bench()
+    assert bench.step(action=(2e6, 0, 0, 0, 0, 0)).stop.reason is Reason.OVER_LIMIT
+    assert bench.step(action=(np.nan, 0, 0, 0, 0, 0)).stop.reason is Reason.NOT_FINITE
+    assert bench.reason is Reason.OVER_LIMIT, "the first reason is kept"
+    assert bench.stepper.episode.step == 0
+
+
+def test_jumps_are_shortened_and_told():
+    bench = Bench(**{"safety.max_jump": 0.2})
+    speeds = [(outcome.command.linear[0], outcome.account.clamped)
+              for outcome in (bench.step() for _ in range(4))]
+    np.testing.assert_allclose([speed for speed, _ in speeds], np.array([2, 4, 5, 5]) * 0.08)
+    assert [clamped for _, clamped in speeds] == [("jump",), ("jump",), (), ()]
+    bench.stepper.stop(Stop(Reason.MODEL_ERROR, "failed"))
+    np.testing.assert_allclose(bench.step().command.linear[0], 0.16, err_msg="from 0 again")
+
+
+def test_pictures_that_can_never_be_read_stop_the_robot_in_the_end():
+    bench = Bench()
+    assert bench.step().command is not None
+    for index in range(12):
+        assert bench.step(readable=False).command is None
+        stop = bench.watch()
+        assert (stop is None) == (index <= 10), index
+    assert stop.reason is Reason.INPUT_STALE and "read" in stop.detail
+    assert bench.step().command is not None
+    assert bench.watch() is None and bench.reason is Reason.NONE
+
+
+def test_cameras_that_are_apart_have_a_reason_of_their_own():
+    bench = Bench()
+    assert bench.step().command is not None
+    for _ in range(12):
+        bench.now_ms += PERIOD_MS
+        bench.stepper.offer("static", bench.now_ms * MS, Message(b"a"))
+        bench.stepper.offer("gripper", (bench.now_ms - 300) * MS, Message(b"b"))
+        bench.watch()
+    assert bench.reason is Reason.CAMERAS_APART
+
+
+def test_what_is_latched_stands_until_a_reset():
+    bench = Bench(**{"safety.recovery": "latched"})
+    assert bench.step().command is not None
+    assert bench.step(action=(np.inf,) * 6).stop is not None
+    for _ in range(5):
+        assert bench.step() is None
+        assert bench.watch().reason is Reason.NOT_FINITE
+    bench.stepper.set_instruction("another")
+    assert bench.step() is None
+    bench.stepper.reset()
+    assert bench.step().command is not None
+    assert bench.stepper.episode.reset_reason == "~/reset was called"
+
+
+def test_what_was_begun_before_a_reset_or_another_instruction_does_not_count():
+    for event in (lambda s: s.reset(), lambda s: s.set_instruction("another"),
+                  lambda s: s.clock_jumped()):
+        bench = Bench()
+        bench.step()
+        bench.now_ms += PERIOD_MS
+        bench.show()
+        job = bench.stepper.take(bench.now_ms * MS)
+        event(bench.stepper)
+        step = Step(np.ones(6, np.float32), 1.0, 0.9, 6, np.zeros(3, np.float32), _cost(), None)
+        answer = Answer(Observation(PICTURE, PICTURE), step, (np.inf,) * 3, 6)
+        outcome = bench.stepper.judge(job, answer, bench.now_ms * MS)
+        assert outcome.command is None and not outcome.account.commanded
+
+
+def test_the_cadence_is_that_of_steps_that_follow_each_other():
+    bench = Bench()
+    for _ in range(21):
+        bench.step()
+    bench.now_ms += 10_000
+    assert bench.watch().reason is Reason.INPUT_STALE
+    for _ in range(21):
+        bench.step()
+    cadence = bench.stepper.record.take_cadence()
+    assert "20.00 steps per second of 20 asked" in cadence.sentence(20.0)
+    assert "headroom 80 % of a period on average" in cadence.sentence(20.0)
+    assert "too few" in bench.stepper.record.take_cadence().sentence(20.0)
