@@ -106,8 +106,7 @@ def run(policy: DeerPolicy, arguments: argparse.Namespace, tracking: bool) -> Ru
         tracking=tracking,
     ))
     random = np.random.default_rng(arguments.seed)
-    layout = policy.config.proprioception and policy.config.proprioception.layout
-    environment = MetaWorld(layout)
+    environment = MetaWorld(policy.config)
     spent: list[tuple[float, float, float]] = []
     episodes = successes = 0
     # Of the package's tasks those whose words this model was trained with.
