@@ -83,9 +83,13 @@ class Record:
         self.last_exit_layer = 0
         self.last_step_ns: int | None = None
 
-    def count(self, step: Step, now_ns: int, follows: bool = False) -> None:
-        """A step was made. follows: there was no stop since the one before."""
-        self.since_change.add(step)
+    def count(
+        self, step: Step, now_ns: int, follows: bool = False, is_of_before: bool = False
+    ) -> None:
+        """A step was made. follows: there was no stop since the one before. is_of_before: it still
+        went by the budget and the rule of before the change."""
+        if not is_of_before:
+            self.since_change.add(step)
         self.since_report.add(step)
         since_last_s = None
         if follows and self.last_step_ns is not None:

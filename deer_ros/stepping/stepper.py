@@ -244,9 +244,12 @@ class Stepper:
 
     def count(self, account: Account, now_ns: int) -> None:
         """A step was carried out; the caller has advanced the recurrent state."""
-        self.last = account
+        is_of_before = not account.plan.costs_as(self.plan)
+        if not is_of_before:
+            self.last = account
         self.episode.count_step(account.pair.stamp_ns)
-        self.record.count(account.step, now_ns, self.safety.state is State.RUNNING)
+        self.record.count(
+            account.step, now_ns, self.safety.state is State.RUNNING, is_of_before)
         self.safety.moved(self.plan.dry)
         if account.commanded:
             self._frozen.moved(account.pair.stamp_ns)

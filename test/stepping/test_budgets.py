@@ -19,6 +19,7 @@ from deer_ros.stepping.budgets import (
     read_presets,
 )
 from deer_ros.stepping.plan import Plan
+from deer_ros.stepping.record import Record
 from deer_ros.stepping.settings import ROWS, Settings
 
 CONFIG = tiny_config()
@@ -127,6 +128,22 @@ def test_with_fixed_thresholds_no_budget_is_kept_and_that_is_said():
     assert not any("no budget is kept" in sentence for sentence in kept.warnings())
     assert not kept.costs_as(plan)
     assert kept.costs_as(Plan.of(kept.settings.replaced({"dry_run": True}, CONFIG), CONFIG))
+
+
+def test_a_step_that_began_under_the_old_budget_is_not_in_the_new_ones_average():
+    class Cost:
+        llm_gflops = step_gflops = step_ms = 5.0
+
+    class Step:
+        exit_layer, cost = 6, Cost
+
+    record = Record()
+    record.count(Step, 1)
+    record.restart_averages()
+    record.count(Step, 2, is_of_before=True)
+    assert record.since_change.steps == 0 and record.since_report.steps == 2
+    record.count(Step, 3)
+    assert record.since_change.mean("step_ms") == 5.0
 
 
 def test_sentences_call_budgets_as_the_parameters_are_called():
