@@ -1,4 +1,4 @@
-"""A long run of the policy node on one command: is memory flat, is the rate held, does nothing fail?
+"""A long run of the policy node by one command: is memory flat, the rate held, does nothing fail?
 
 This process is a robot with two cameras, the node runs in a process of its own with the bundled
 model, and every few seconds something happens to it: a pause, another instruction, a threshold, a
@@ -24,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 import rclpy
+from deer_ros.msg import PolicyStatus
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import TwistStamped
 from rcl_interfaces.srv import SetParametersAtomically
@@ -35,7 +36,6 @@ from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
 
 from deer_ros.control.safety import State
-from deer_ros.msg import PolicyStatus
 from deer_ros.nodes.children import NodeProcess
 from deer_ros.nodes.domain import isolate, reserved_domain
 from deer_ros.nodes.stamps import to_time

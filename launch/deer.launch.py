@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from launch import LaunchContext, LaunchDescription
-from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
+from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction, RegisterEventHandler
+from launch.event_handlers import OnProcessExit
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
+from launch_ros.event_handlers import OnStateTransition
 from launch_ros.parameter_descriptions import ParameterValue
 
 from deer_ros.resources import share
@@ -18,10 +20,20 @@ OVERRIDES = {
     "model": (str, "model directory", None),
     "instruction": (str, "what the robot is to do", None),
     "device": (str, "auto, cpu, cuda or cuda:N", None),
+    "autostart": (bool, "false: whoever manages lifecycles configures and activates the policy",
+                  SWITCH),
     "dry_run": (bool, "true: everything runs, nothing is commanded", SWITCH),
     "image_transport": (str, "raw or compressed pictures", ["raw", "compressed"]),
 }
 PARAMETERS = {"image_transport": "image.transport"}
+
+
+STATES = {
+    "unconfigured": "no model is loaded",
+    "inactive": "the model is loaded, and nothing moves",
+    "active": "steps are made",
+}
+RESPAWN_DELAY_S = 2.0
 
 
 def is_true(word: str) -> bool:
@@ -58,6 +70,13 @@ def generate_launch_description() -> LaunchDescription:
             description="of all nodes",
         ),
         DeclareLaunchArgument(
+            "respawn",
+            default_value="false",
+            choices=SWITCH,
+            description="true: start the policy again 2 s after it has ended; it then goes on by "
+            "itself, if it starts by itself and its instruction is a parameter or latched",
+        ),
+        DeclareLaunchArgument(
             "sim",
             default_value="false",
             choices=SWITCH,
@@ -79,7 +98,24 @@ def generate_launch_description() -> LaunchDescription:
     return LaunchDescription([*arguments, OpaqueFunction(function=_nodes)])
 
 
-def _nodes(context: LaunchContext) -> list[Node]:
+def _told(policy: LifecycleNode) -> list[RegisterEventHandler]:
+    """What becomes of the policy, in the launch's own log."""
+    transitions = [
+        RegisterEventHandler(OnStateTransition(
+            target_lifecycle_node=policy,
+            goal_state=state,
+            entities=[LogInfo(msg=f"the policy is {state}: {meaning}")],
+        ))
+        for state, meaning in STATES.items()
+    ]
+    ended = OnProcessExit(
+        target_action=policy,
+        on_exit=[LogInfo(msg="the policy has ended; nothing commands the robot any more")],
+    )
+    return [*transitions, RegisterEventHandler(ended)]
+
+
+def _nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     def given(name: str) -> str:
         return LaunchConfiguration(name).perform(context)
 
@@ -99,14 +135,15 @@ def _nodes(context: LaunchContext) -> list[Node]:
         "output": "screen",
         "arguments": ["--ros-args", "--log-level", given("log_level")],
     }
-    nodes: list[Node] = [
-        LifecycleNode(
-            executable="policy_node",
-            name="deer",
-            parameters=[given("params_file"), {"use_sim_time": use_sim_time, **overrides}],
-            **common,
-        )
-    ]
+    policy = LifecycleNode(
+        executable="policy_node",
+        name="deer",
+        parameters=[given("params_file"), {"use_sim_time": use_sim_time, **overrides}],
+        respawn=is_true(given("respawn")),
+        respawn_delay=RESPAWN_DELAY_S,
+        **common,
+    )
+    nodes: list[LaunchDescriptionEntity] = [*_told(policy), policy]
     if sim:
         nodes.append(
             Node(

@@ -46,11 +46,11 @@ BELOW_THE_TOP = set(MAY_IMPORT)
 # One command speaks to a running node, and imports what does so only when it is run.
 MAY_IMPORT["cli"] = BELOW_THE_TOP | {"nodes"}
 SPEAKS_TO_NODES = {"set.py": {"deer_ros.nodes.set_budgets.set_parameters"}}
-MAY_IMPORT["nodes"] = BELOW_THE_TOP | {"msg"}
+MAY_IMPORT["nodes"] = BELOW_THE_TOP | {"action", "msg"}
 
 ROS_PACKAGES = {
-    "builtin_interfaces", "cv_bridge", "diagnostic_msgs", "geometry_msgs", "launch", "launch_ros",
-    "lifecycle_msgs", "rcl_interfaces", "rclpy", "rosgraph_msgs", "sensor_msgs", "std_msgs",
+    "action_msgs", "builtin_interfaces", "cv_bridge", "diagnostic_msgs", "geometry_msgs", "launch",
+    "launch_ros", "lifecycle_msgs", "rcl_interfaces", "rclpy", "rosgraph_msgs", "sensor_msgs", "std_msgs",
     "std_srvs",
 }  # fmt: skip
 
@@ -72,7 +72,7 @@ def imported(module: Path) -> Iterator[str]:
 
 def test_every_part_of_the_package_has_its_place():
     found = {path.stem for path in SOURCES.glob("*.py")} - {"__init__"}
-    found |= {path.parent.name for path in SOURCES.glob("*/__init__.py")} - {"msg"}
+    found |= {path.parent.name for path in SOURCES.glob("*/__init__.py")} - {"action", "msg"}
     assert found == set(MAY_IMPORT)
 
 

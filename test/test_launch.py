@@ -22,12 +22,14 @@ DEFAULTS = {
     "model": "",
     "instruction": "",
     "device": "",
+    "autostart": "",
     "dry_run": "",
     "image_transport": "",
     "params_file": str(share("config", "deer.yaml")),
     "namespace": "",
     "use_sim_time": "false",
     "log_level": "info",
+    "respawn": "false",
     "sim": "false",
     "task": "reach",
     "record": "",
@@ -77,7 +79,7 @@ def launched(entities, context) -> dict[str, launch.Action]:
             found["ros2"] = entity
         elif isinstance(entity, launch.actions.RegisterEventHandler):
             if isinstance(entity.event_handler, OnStateTransition):
-                found |= launched(entity.event_handler.entities, context)
+                found |= launched(entity.event_handler.entities or [], context)
         else:
             found |= launched(entity.visit(context) or [], context)
     return found
@@ -178,7 +180,37 @@ def test_the_real_robot_is_not_driven_by_a_model_from_simulation(description):
     assert parameters(launched_nodes(description)["policy_node"])["allow_simulation_model"] is False
 
 
-@pytest.mark.parametrize("argument", ["dry_run", "use_sim_time", "sim", "log_level"])
+@pytest.mark.parametrize("word, is_on", [("true", True), ("false", False)])
+def test_the_policy_is_started_again_where_that_is_asked_for(description, word, is_on):
+    policy = launched_nodes(description, respawn=word)["policy_node"]
+    assert policy._ExecuteLocal__respawn is is_on
+    assert policy._ExecuteLocal__respawn_delay == 2.0
+
+
+def test_whoever_manages_lifecycles_can_be_left_the_start(description):
+    assert parameters(launched_nodes(description, autostart="false")["policy_node"])[
+        "autostart"] is False
+
+
+def test_what_becomes_of_the_policy_is_told(description):
+    context = launch.LaunchContext()
+    context.launch_configurations.update(
+        {name: default for name, default in declared(description).items()})
+    entities = [entity for part in description.entities
+                if isinstance(part, launch.actions.OpaqueFunction)
+                for entity in part.visit(context)]
+    handlers = [entity.event_handler for entity in entities
+                if isinstance(entity, launch.actions.RegisterEventHandler)]
+    words = ["".join(part.perform(context) for part in entity.msg)
+             for handler in handlers if isinstance(handler, OnStateTransition)
+             for entity in handler.entities]
+    assert [word.split(":")[0] for word in words] == [
+        f"the policy is {state}" for state in ("unconfigured", "inactive", "active")]
+    assert len(handlers) == 4, "and its end"
+
+
+@pytest.mark.parametrize(
+    "argument", ["dry_run", "autostart", "respawn", "use_sim_time", "sim", "log_level"])
 def test_a_wrong_word_is_refused(description, argument):
     with pytest.raises(RuntimeError, match=f'"{argument}" provided value "maybe"'):
         launched_nodes(description, **{argument: "maybe"})

@@ -111,7 +111,7 @@ class Command:
 
 
 class CommandMaker:
-    """Turns actions into commands, and remembers what the next one is compared with and added to."""
+    """Turns actions into commands, and remembers what the next one starts from."""
 
     def __init__(self) -> None:
         self.rest()

@@ -1,4 +1,4 @@
-"""Cameras that repeat one picture while the robot moves: a driver that hangs, a lens that is covered.
+"""Cameras that repeat one picture while the robot moves, as where a driver hangs.
 
 A simulated scene in which nothing moves is drawn the same every time, so that only what comes while
 steps move the robot counts.

@@ -32,6 +32,7 @@ def start(name: str) -> int:
 def _check_ros() -> None:
     import_module("rclpy")
     import_module("deer_ros.msg")
+    import_module("deer_ros.action")
 
 
 def _missing(error: ImportError) -> str:
@@ -40,9 +41,9 @@ def _missing(error: ImportError) -> str:
             "ROS 2 (rclpy) is not installed in this Python. "
             "Run make setup, or source a ROS 2 installation's setup.bash."
         )
-    if error.name == "deer_ros.msg":
+    if error.name in ("deer_ros.msg", "deer_ros.action"):
         return (
-            "the messages of deer_ros are not built or not on the path. "
+            "the messages and actions of deer_ros are not built or not on the path. "
             "Run colcon build, then source install/setup.bash."
         )
     if isinstance(error, ModuleNotFoundError):

@@ -13,7 +13,7 @@ from geometry_msgs.msg import PoseStamped
 from policy_client import PERIOD_S, compressed_image, image, moves, running_policy
 from sensor_msgs.msg import JointState
 from std_msgs.msg import String
-from tiny_model import tiny_config, write_tiny_model
+from tiny_model import write_tiny_model
 
 from deer_ros.control.safety import Reason, State
 from deer_ros.model.config import ProprioceptionConfig
