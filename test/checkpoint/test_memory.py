@@ -19,9 +19,13 @@ PROGRAM = """
 import json, re, sys
 from pathlib import Path
 import numpy as np
-from deer_ros import DeerPolicy, Observation
+from deer_ros import Budget, DeerPolicy, Observation
+from deer_ros.budget.memory import weights_mib
+from deer_ros.checkpoint.directory import read_config
 
-folder, instruction, dtype = sys.argv[1:]
+folder, instruction, dtype, by = sys.argv[1:]
+stored = "float32" if dtype == "auto" else dtype
+predicted = {n: weights_mib(read_config(folder), n, stored) for n in (2, 6)}
 observation = Observation(*np.zeros((2, 32, 32, 3), np.uint8))
 
 def resident_after_a_step():
@@ -29,13 +33,21 @@ def resident_after_a_step():
     status = Path("/proc/self/status").read_text()
     return int(re.search(r"VmRSS:\\s+(\\d+) kB", status)[1]) * 1024
 
-policy = DeerPolicy.from_pretrained(folder, "cpu", dtype, max_layer=2)
+def change(depth):
+    if by == "max_layer":
+        policy.adopt(policy.load_layers(depth))
+    else:
+        policy.set_budget(Budget(memory_mib=predicted[depth] + 1))
+    assert len(policy.model.layers) == depth
+
+first = {"max_layer": 2} if by == "max_layer" else {"budget": Budget(memory_mib=predicted[2] + 1)}
+policy = DeerPolicy.from_pretrained(folder, "cpu", dtype, **first)
+assert len(policy.model.layers) == 2
 figures = [resident_after_a_step()]
 for depth in (6, 2):
-    policy.adopt(policy.load_layers(depth))
+    change(depth)
     figures.append(resident_after_a_step())
-layer = sum(p.numel() * p.element_size() for p in policy.model.layers[0].parameters())
-print(json.dumps([*figures, layer]))
+print(json.dumps([*figures, (predicted[6] - predicted[2]) * 2**20]))
 """
 
 
@@ -49,13 +61,15 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="resident memory is Linux's")
-@pytest.mark.parametrize("dtype", ["auto", "bfloat16"])
-def test_layers_cost_their_own_bytes_and_give_them_back(folder, dtype):
+@pytest.mark.parametrize(
+    ("dtype", "by"), [("auto", "max_layer"), ("auto", "memory_mib"), ("bfloat16", "memory_mib")]
+)
+def test_layers_cost_what_was_predicted_and_give_it_back(folder, dtype, by):
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(folder), INSTRUCTIONS[0], dtype],
+        [sys.executable, "-c", PROGRAM, str(folder), INSTRUCTIONS[0], dtype, by],
         capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    two, six, two_again, layer = json.loads(done.stdout)
-    assert six - two == pytest.approx(4 * layer, rel=GROWTH_TOLERANCE)
-    assert six - two_again == pytest.approx(4 * layer, rel=RETURN_TOLERANCE)
+    two, six, two_again, predicted = json.loads(done.stdout)
+    assert six - two == pytest.approx(predicted, rel=GROWTH_TOLERANCE)
+    assert six - two_again == pytest.approx(predicted, rel=RETURN_TOLERANCE)
