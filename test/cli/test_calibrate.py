@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from episodes import Units, make_episode
+from robot_bags import SECOND, START_NS, RobotBag
+from rosbags.rosbag2 import StoragePlugin
 from safetensors.numpy import load_file, save_file
 from tiny_model import write_tiny_model
 
@@ -16,6 +19,7 @@ from deer_ros.budget.calibration import Calibration
 from deer_ros.checkpoint.fingerprint import find_calibration, weights_fingerprint
 from deer_ros.cli.main import main
 from deer_ros.data.bags import EpisodeBagWriter
+from deer_ros.resources import bundled_model
 
 FILE = "calibration.safetensors"
 
@@ -77,6 +81,49 @@ def test_the_authors_way_another_metric_and_another_place(capsys, demonstrations
     # Only the last episode is as long as a window.
     assert facts["samples"] == 6
     assert not (model / FILE).exists() and find_calibration(model, out).metric == "max"
+
+
+def test_any_robots_recording_is_read_as_replay_reads_it(capsys, model, tmp_path):
+    with RobotBag(tmp_path / "bag", storage=StoragePlugin.SQLITE3) as bag:
+        for episode in range(4):
+            start_ns = START_NS + episode * 5 * SECOND
+            bag.put("/task", "std_msgs/msg/String", start_ns - SECOND, "open the drawer")
+            for frame in range(6):
+                for number, camera in enumerate(("front", "wrist")):
+                    stamp_ns = start_ns + frame * 50_000_000 + number * 15_000_000
+                    bag.raw_picture(f"/{camera}/image_raw", stamp_ns, 10 * frame + number)
+    parameters = tmp_path / "robot.yaml"
+    parameters.write_text("/**: {ros__parameters: {image: {transport: raw}, control_rate: 20.0}}")
+    rules = ("--remap", "instruction:=/task", "--remap", "camera/static/image:=/front/image_raw",
+             "--remap", "camera/gripper/image:=/wrist/image_raw", "--params", parameters)
+    facts = calibrate(capsys, model, tmp_path / "bag", *rules)
+    assert (facts["episodes"], facts["frames"]) == (4, 24)
+    half = calibrate(capsys, model, tmp_path / "bag", *rules, "--param", "control_rate:=10.0")
+    assert (half["episodes"], half["frames"]) == (4, 12)
+    assert "lacks /camera/static/image" in refused(capsys, model, tmp_path / "bag")
+
+
+def test_what_a_killed_recorder_left_is_used_where_that_is_wanted(
+    capsys, demonstrations, model, tmp_path
+):
+    killed = tmp_path / "killed"
+    killed.mkdir()
+    (whole,) = (demonstrations / "one").glob("*.mcap")
+    (killed / "killed_0.mcap").write_bytes(whole.read_bytes()[:-200])
+    assert "killed: it is damaged or was not finished" in refused(capsys, model, killed)
+    assert main(["calibrate", str(model), str(killed), "--skip-bad", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["frames"] == 8 + 9 + 10
+    assert err.startswith("skipped: ") and "killed_0.mcap was not finished" in err
+
+
+@pytest.mark.skipif("DEER_BRIDGE_BAG" not in os.environ,
+                    reason="DEER_BRIDGE_BAG does not name the folder of the bridge_widowx bag")
+def test_a_recording_of_a_real_robot_calibrates_the_bundled_model(capsys, tmp_path):
+    out = tmp_path / "bridge.safetensors"
+    facts = calibrate(capsys, os.environ["DEER_BRIDGE_BAG"], "--out", out)
+    assert (facts["episodes"], facts["frames"]) == (25, 250)
+    assert find_calibration(bundled_model(), out) is not None
 
 
 def test_people_get_a_table(capsys, demonstrations, model):

@@ -3,11 +3,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from cost_tables import cost_table
 from robot_bags import GRIPPER, START_NS, STATIC, RobotBag, write_bag
 from rosbags.rosbag2 import CompressionMode, StoragePlugin
 from tiny_model import write_tiny_model
@@ -16,7 +18,8 @@ from deer_ros.cli.main import main
 from deer_ros.data.own_messages import ACTION, STATUS
 from deer_ros.data.recording import Recording
 from deer_ros.replay.records import read_records
-from deer_ros.resources import share
+from deer_ros.report.files import write_json
+from deer_ros.resources import bundled_model, share
 
 
 @pytest.fixture(scope="module")
@@ -200,6 +203,61 @@ def test_a_budget_that_cannot_be_met_is_refused_in_the_parameters_words(replay, 
 def test_a_budget_of_time_needs_a_cost_table(replay, tmp_path):
     refused(replay(write_bag(tmp_path / "bag"), "--budget", "average_ms=5"), "--cost-table")
     assert not (tmp_path / "out").exists() and not list(tmp_path.glob("*.partial"))
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory) -> tuple[Path, Path]:
+    """The bundled model with a cost table of its own, and a bag of the simulated robot."""
+    folder = tmp_path_factory.mktemp("bundled") / "model"
+    shutil.copytree(bundled_model(), folder)
+    write_json(folder / "cost_table.json", cost_table([10.0, 2.0, 2.0, 2.0, 2.0, 2.0]).to_json())
+    return folder, Path(__file__).parents[1] / "data" / "bags" / "simulated_robot"
+
+
+def replayed(simulated, tmp_path, capsys, *budgets: str, more=()) -> tuple[dict, list[dict]]:
+    model, bag = simulated
+    asked = [word for budget in budgets for word in ("--budget", budget)]
+    assert main(["replay", str(model), str(bag), "--out", str(tmp_path / "out"), "--no-report",
+                 "--json", *asked, *more]) == 0
+    told = json.loads(capsys.readouterr().out)
+    return told, told["runs"]
+
+
+def test_average_and_latency_budgets_are_kept_in_one_pass(simulated, tmp_path, capsys):
+    told, runs = replayed(simulated, tmp_path, capsys, "average_gflops=0.0123", "average_ms=13",
+                          "latency_ms=18.5", "average_gflops=0.02,latency_ms=16.5")
+    assert told["times"] == "virtual"
+    spent = [{b["budget"]: b["spent"] for b in run["budgets"]} for run in runs]
+    assert spent[0]["average_gflops"] <= 0.0123 * 1.05
+    assert spent[1]["average_ms"] <= 13 * 1.05
+    # Two layers more take 2 ms, and 3 ms in one of 100 steps, for which there must be time. Without
+    # a criterion there is no pseudo answer before the first exit, which would take 1.25 ms.
+    assert spent[2]["latency_ms"] == pytest.approx(18 - 1.25)
+    assert 16.5 - 3 < spent[3]["latency_ms"] <= 16.5
+    assert spent[3]["average_gflops"] <= 0.02 * 1.05
+    deepest = [max(int(layer) for layer, count in run["exits"].items() if count) for run in runs]
+    assert deepest[:3] == [12, 12, 10] and deepest[3] < 10
+
+
+def test_a_budget_of_time_gives_the_same_twice(simulated, tmp_path, capsys):
+    runs = [replayed(simulated, tmp_path / name, capsys, "average_ms=13")[1] for name in "ab"]
+    assert runs[0] == runs[1] and runs[0][0]["step_ms"]["mean"] > 10
+
+
+def test_a_cost_table_that_is_named_goes_before_the_models(simulated, tmp_path, capsys):
+    file = tmp_path / "slow.json"
+    write_json(file, {"cost_table": cost_table([100.0] * 6).to_json()})
+    _, (run,) = replayed(simulated, tmp_path, capsys, more=("--cost-table", str(file)))
+    _, (usual,) = replayed(simulated, tmp_path / "usual", capsys)
+    assert run["exits"] == usual["exits"]
+    assert usual["step_ms"]["max"] <= 20 and run["step_ms"]["p50"] > 400
+
+
+def test_a_cost_table_of_another_model_is_refused(replay, model, tmp_path):
+    file = tmp_path / "other.json"
+    write_json(file, cost_table([1.0] * 5).to_json())
+    refused(replay(write_bag(tmp_path / "bag"), "--cost-table", file),
+            r"other.json is of a model with exits after layers \[2, 4, 6, 8, 10\]")
 
 
 @pytest.mark.parametrize("budget, words", [

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from lockstep import lockstep
 from robot_bags import (
     GRIPPER,
     SECOND,
@@ -19,17 +20,12 @@ from tiny_model import INSTRUCTIONS, write_tiny_model
 from deer_ros.budget.timing import CostTable, Milliseconds
 from deer_ros.control.sampler import Sampler
 from deer_ros.data import images
-from deer_ros.data.bag_topics import Names, find_topics
-from deer_ros.data.new_bag import NewBag
 from deer_ros.data.recording import Recording
 from deer_ros.data.stamps import stamp_ns
 from deer_ros.observation import Observation
 from deer_ros.policy import DeerPolicy
-from deer_ros.replay.one_run import Asked
-from deer_ros.replay.output import Output, labelled
 from deer_ros.replay.records import read_records
 from deer_ros.replay.results import BagResult
-from deer_ros.replay.run import Lockstep
 from deer_ros.stepping.settings import Settings
 
 SETTINGS = Settings().replaced({"exit.policy": "fixed", "exit.thresholds": [0.0515, 0.02, 1]}, None)
@@ -40,18 +36,8 @@ def model(tmp_path_factory) -> Path:
     return write_tiny_model(tmp_path_factory.mktemp("model"))
 
 
-def replay(model: Path, bag: Path, out: Path, settings=(SETTINGS,), table=None,
-           instruction: str | None = None) -> BagResult:
-    lockstep = Lockstep(DeerPolicy.from_pretrained(model, device="cpu"), table)
-    with Recording(bag) as recording, NewBag(out) as writer:
-        topics = find_topics(recording, Names(), None)
-        asked = [
-            Asked(f"run{number}" if number else "", chosen,
-                  labelled(topics, f"run{number}" if number else ""))
-            for number, chosen in enumerate(settings)
-        ]
-        output = Output(writer, recording, [run.topics for run in asked])
-        return lockstep.replay(recording, topics, asked, output, instruction)
+def replay(model: Path, bag: Path, out: Path, settings=(SETTINGS,), **more) -> BagResult:
+    return lockstep(model, bag, out, settings, **more)
 
 
 def cost_table() -> CostTable:
