@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+import threading
 import time
 
 import numpy as np
@@ -50,5 +51,7 @@ def _work(duration_s: float) -> None:
 
 
 if __name__ == "__main__":
+    # As libraries do when they are imported: a thread that any signal may be delivered to.
+    threading.Thread(target=time.sleep, args=(1e6,), daemon=True).start()
     use_shipped_profile()
     sys.exit(main(make_node=lambda: PolicyNode(load=Obedient)))

@@ -50,8 +50,8 @@ MAY_IMPORT["nodes"] = BELOW_THE_TOP | {"action", "msg"}
 
 ROS_PACKAGES = {
     "action_msgs", "builtin_interfaces", "cv_bridge", "diagnostic_msgs", "geometry_msgs", "launch",
-    "launch_ros", "lifecycle_msgs", "rcl_interfaces", "rclpy", "rosgraph_msgs", "sensor_msgs", "std_msgs",
-    "std_srvs",
+    "launch_ros", "lifecycle_msgs", "rcl_interfaces", "rclpy", "rosgraph_msgs", "sensor_msgs",
+    "std_msgs", "std_srvs",
 }  # fmt: skip
 
 

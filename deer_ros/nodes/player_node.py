@@ -29,7 +29,7 @@ from deer_ros.data.recording import Recording
 from deer_ros.nodes.player.ahead import ReadAhead
 from deer_ros.nodes.player.pace import Pace
 from deer_ros.nodes.player.publishers import open_publishers
-from deer_ros.nodes.policy.stop_signals import block_stop_signals, on_stop_signal
+from deer_ros.nodes.policy.stop_signals import catch_stop_signals, on_stop_signal
 from deer_ros.nodes.stamps import to_time
 from deer_ros.stepping.table import ANY_TEXT, LIVE, START, TRUTH, Row, matching, number
 
@@ -255,7 +255,7 @@ def main() -> int:
     """Exit code 0 at the end of the bag or after a signal, 1 where nothing of it can be played,
     2 for a bad parameter or what is no bag."""
     stop = threading.Event()
-    block_stop_signals()
+    catch_stop_signals()
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     try:
         node = PlayerNode(stop)

@@ -33,7 +33,7 @@ from deer_ros.nodes.policy.inputs import Inputs
 from deer_ros.nodes.policy.loop import PolicyLoop
 from deer_ros.nodes.policy.outputs import Outputs
 from deer_ros.nodes.policy.parameters import NodeParameters
-from deer_ros.nodes.policy.stop_signals import block_stop_signals, on_stop_signal
+from deer_ros.nodes.policy.stop_signals import catch_stop_signals, on_stop_signal
 from deer_ros.stepping import budgets
 from deer_ros.stepping.loading import load_policy, what_is_loaded
 from deer_ros.stepping.plan import Plan
@@ -303,7 +303,7 @@ def main(args: list[str] | None = None, make_node: Callable[[], PolicyNode] = Po
 
     Returns only where there was nothing to run: 2 if the command line or a file cannot be read.
     """
-    block_stop_signals()
+    catch_stop_signals()
     try:
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
         node = make_node()

@@ -22,7 +22,7 @@ from rclpy.signals import SignalHandlerOptions
 
 from deer_ros.control.sampler import CAMERAS
 from deer_ros.data.rolling_bag import FILE_S, Channel
-from deer_ros.nodes.policy.stop_signals import block_stop_signals, on_stop_signal
+from deer_ros.nodes.policy.stop_signals import catch_stop_signals, on_stop_signal
 from deer_ros.nodes.recorder.subscriptions import Definitions, TopicSubscriptions
 from deer_ros.nodes.recorder.writing import Writing
 from deer_ros.stepping.table import ANY_TEXT, START, Row, matching, number, one_of
@@ -144,7 +144,7 @@ class RecorderNode(Node):
 def main() -> int:
     """Exit code 0 after a signal, 1 when nothing more could be written, 2 for a bad parameter."""
     stop = threading.Event()
-    block_stop_signals()
+    catch_stop_signals()
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     try:
         node = RecorderNode()

@@ -16,7 +16,7 @@ from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import Trigger
 
-from deer_ros.nodes.policy.stop_signals import block_stop_signals, on_stop_signal
+from deer_ros.nodes.policy.stop_signals import catch_stop_signals, on_stop_signal
 from deer_ros.nodes.simulator import parameters
 from deer_ros.nodes.simulator.episode import SimEpisode
 from deer_ros.nodes.simulator.lockstep import Lockstep
@@ -78,7 +78,7 @@ class SimulatedRobotNode(Node):
 def main() -> int:
     """Exit code 0 after a signal, 2 for a bad parameter or where nothing can be drawn."""
     stop = threading.Event()
-    block_stop_signals()
+    catch_stop_signals()
     on_stop_signal(lambda _name: stop.set())
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     try:
