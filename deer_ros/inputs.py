@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from deer_ros.model.config import DeerConfig
+from deer_ros.model.config import DeerConfig, PromptConfig
 from deer_ros.model.preprocessing import Preprocessor
 from deer_ros.model.prompt import PromptEncoder
 from deer_ros.model.proprioception import normalised
@@ -76,4 +76,11 @@ def token_ids(instruction: str | np.ndarray, prompts: PromptEncoder) -> np.ndarr
         )
     if ids.size > longest:
         raise ValueError(f"the instruction has {ids.size} token ids; this model takes {longest}.")
+    return ids
+
+
+def usual_ids(prompt: PromptConfig) -> np.ndarray:
+    """Token ids of an instruction of usual length, which says nothing: int64 (L,)."""
+    ids = np.full(prompt.usual_tokens, prompt.end_of_text_token, np.int64)
+    ids[0] = prompt.image_token
     return ids

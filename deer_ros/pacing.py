@@ -22,8 +22,6 @@ from deer_ros.decision import StepCost
 from deer_ros.exit_rule import ExitRule
 from deer_ros.model.config import DeerConfig
 
-# Of a budget that is stated before any instruction: as long as the paper's prompts.
-USUAL_PROMPT_TOKENS = 13
 AVERAGES = ("average_gflops", "average_ms")
 
 
@@ -52,9 +50,8 @@ class Facts:
 
     @property
     def cost(self) -> CostModel:
-        """Costs of the prompt in force."""
-        usual = min(USUAL_PROMPT_TOKENS, self.config.prompt.max_tokens)
-        return CostModel(self.config, self.tokens or usual)
+        """Costs of the prompt in force; before there is one, of a usual one."""
+        return CostModel(self.config, self.tokens or self.config.prompt.usual_tokens)
 
     def solve(self, budget: Budget) -> Solution:
         """The solution for `budget`. Raises BudgetError."""

@@ -24,13 +24,13 @@ from deer_ros.checkpoint.fingerprint import find_calibration
 from deer_ros.decision import DepthChange, Explanation, NonFiniteActionError, Step, StepCost
 from deer_ros.depth import depth_within, dtype_of, hold, read_layers
 from deer_ros.exit_rule import ExitRule
-from deer_ros.inputs import find_device, find_dtype, pictures, sensed, token_ids
+from deer_ros.inputs import find_device, find_dtype, pictures, sensed, token_ids, usual_ids
 from deer_ros.measuring import LONGEST_S, STEPS, measure
 from deer_ros.model.action_head import HeadState, pool
 from deer_ros.model.config import DeerConfig
 from deer_ros.model.language import Prompt
 from deer_ros.observation import Observation
-from deer_ros.pacing import AVERAGES, USUAL_PROMPT_TOKENS, Facts, Pacing, Steady
+from deer_ros.pacing import AVERAGES, Facts, Pacing, Steady
 from deer_ros.resources import find_model
 from deer_ros.walk import Timer, explain, walk
 
@@ -316,22 +316,14 @@ class DeerPolicy:
         finished_s = self.clock()
         if deadline is not None:
             deadline.times.learn(walked.segments_ms(self.config.exit_layers, started_s))
-        answer, cost = walked.answers[-1], CostModel(self.config, prompt.tokens)
+        answer, parts = walked.answers[-1], CostModel(self.config, prompt.tokens)
         step = Step(
             action=pose,
             gripper=1.0 if probability > 0.5 else -1.0,
             gripper_probability=probability,
             exit_layer=answer.layer,
             deltas=walked.deltas,
-            cost=StepCost(
-                vision_gflops=cost.vision_gflops,
-                language_gflops=cost.language_gflops(answer.layer),
-                head_gflops=cost.head_gflops(len(walked.answers)),
-                preprocessing_ms=1e3 * (preprocessed_s - begun_s),
-                vision_ms=1e3 * (seen_s - preprocessed_s),
-                language_ms=1e3 * (finished_s - seen_s - answer.head_s),
-                head_ms=1e3 * answer.head_s,
-            ),
+            cost=walked.cost(parts, (begun_s, preprocessed_s, seen_s, finished_s)),
             stopped_by=walked.stopped_by,
             _state=answer.state,
         )
@@ -392,10 +384,7 @@ class DeerPolicy:
 
     def usual_ids(self) -> np.ndarray:
         """Token ids of an instruction as long as the paper's, which says nothing."""
-        config = self.config.prompt
-        ids = np.full(min(USUAL_PROMPT_TOKENS, config.max_tokens), config.end_of_text_token)
-        ids[0] = config.image_token
-        return ids
+        return usual_ids(self.config.prompt)
 
     def _read(self, ids: np.ndarray) -> Prompt:
         return self.model.read(torch.from_numpy(ids).to(self._parameter.device)[None])

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from deer_ros.budget import criterion
+from deer_ros.budget.cost import CostModel
 from deer_ros.budget.deadline import Deadline
-from deer_ros.decision import Explanation, NonFiniteActionError
+from deer_ros.decision import Explanation, NonFiniteActionError, StepCost
 from deer_ros.exit_rule import ExitRule
 from deer_ros.model.action_head import HeadState
 from deer_ros.model.deer import Answer, DeerModel
@@ -42,6 +43,23 @@ class Walk:
         pose = np.mean([self.poses[n] for n in chosen], axis=0)
         grippers = [float(self.answers[n].gripper_probability) for n in chosen]
         return pose, float(np.mean(grippers))
+
+    def cost(self, parts: CostModel, marks_s: tuple[float, float, float, float]) -> StepCost:
+        """What the step cost. marks_s: when it began, had its pictures, had seen them, was done."""
+        preprocessing_ms, vision_ms, rest_ms = (
+            1e3 * (end - begin) for begin, end in zip(marks_s, marks_s[1:])
+        )
+        taken = self.answers[-1]
+        head_ms = 1e3 * taken.head_s
+        return StepCost(
+            vision_gflops=parts.vision_gflops,
+            language_gflops=parts.language_gflops(taken.layer),
+            head_gflops=parts.head_gflops(len(self.answers)),
+            preprocessing_ms=preprocessing_ms,
+            vision_ms=vision_ms,
+            language_ms=rest_ms - head_ms,
+            head_ms=head_ms,
+        )
 
     def segments_ms(self, exits: tuple[int, ...], started_s: float) -> list[float]:
         """How long the way to the first exit took, from it to the second one, and so on.

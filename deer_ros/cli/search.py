@@ -166,13 +166,12 @@ def _scorer(
 ) -> tuple[str, Scorer, int, int]:
     """Its name, itself, tokens of its prompts on average, and the first seed."""
     from deer_ros.budget.cost import CostModel
-    from deer_ros.pacing import USUAL_PROMPT_TOKENS
     from deer_ros.search.scoring import load_scorer
 
     if arguments.scorer is not None:
         # As `python -m` does: what lies in the working directory can be named.
         sys.path.insert(0, os.getcwd())
-        tokens = min(USUAL_PROMPT_TOKENS, config.prompt.max_tokens)
+        tokens = config.prompt.usual_tokens
         return arguments.scorer, load_scorer(arguments.scorer), tokens, arguments.seed
 
     from deer_ros.evaluation import metaworld

@@ -184,6 +184,11 @@ class PromptConfig:
             self.image_token, self.end_of_chunk_token, self.end_of_text_token, self.padding_token
         )
 
+    @property
+    def usual_tokens(self) -> int:
+        """Length of a prompt where there is none yet: as the paper's, if that is not too long."""
+        return min(13, self.max_tokens)
+
 
 @dataclass(frozen=True)
 class ActionConfig:
