@@ -56,7 +56,9 @@ def main() -> int:
 
     prepare_for_pictures()
     parameters = {"allow_simulation_model": True, "executor": arguments.executor,
-                  "exit.policy": "fixed", "episode.max_duration": 86400.0}
+                  "exit.policy": "fixed", "episode.max_duration": 86400.0,
+                  # The same pictures are sent all the time.
+                  "safety.frozen_image_timeout": 0.0}
     if arguments.model:
         parameters["model"] = str(arguments.model.resolve())
     with tempfile.TemporaryDirectory() as folder, reserved_domain() as domain:

@@ -129,6 +129,8 @@ def _nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     }
     if sim:
         overrides["allow_simulation_model"] = True
+        # A drawn scene has no noise: where nothing moves, its pictures are the same.
+        overrides["safety.frozen_image_timeout"] = 0.0
     common = {
         "package": "deer_ros",
         "namespace": given("namespace"),

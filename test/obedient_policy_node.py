@@ -13,9 +13,9 @@ import time
 
 import numpy as np
 
-from deer_ros.stepping.loading import load_policy
 from deer_ros.nodes.policy_node import PolicyNode, main
 from deer_ros.nodes.transport import use_shipped_profile
+from deer_ros.stepping.loading import load_policy
 
 LONG_S = 0.5
 

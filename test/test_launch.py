@@ -167,7 +167,9 @@ def test_sim_starts_the_simulated_robot_and_lets_the_bundled_model_drive_it(desc
     nodes = launched_nodes(description, sim="true", namespace="arm", task="push")
     assert sorted(nodes) == ["policy_node", "sim_node"]
     assert nodes["sim_node"].node_name == "/arm/simulated_robot"
-    assert parameters(nodes["policy_node"])["allow_simulation_model"] is True
+    policy = parameters(nodes["policy_node"])
+    assert policy["allow_simulation_model"] is True
+    assert policy["safety.frozen_image_timeout"] == 0.0, "a drawn scene may stand still"
     assert parameters(nodes["sim_node"]) == {"lockstep": False, "task": "push"}
 
 

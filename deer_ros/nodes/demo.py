@@ -125,6 +125,8 @@ def _children(arguments: argparse.Namespace, config: DeerConfig) -> list[NodePro
         "exit.policy": "fixed",
         # The simulator ends the episodes. A policy that did would wait to be told to go on.
         "episode.max_duration": 86400.0,
+        # A drawn scene has no noise: where nothing moves, its pictures are the same.
+        "safety.frozen_image_timeout": 0.0,
     }
     if arguments.full_depth:
         policy["exit.thresholds"] = [NEVER] * len(config.exit_layers)
