@@ -86,7 +86,7 @@ def test_the_last_threshold_is_infinite_whatever_the_file_says():
         ({"head": {"mlp_widths": [5, "x"]}}, r"head.mlp_widths\[1\] is 'x'"),
         ({"head": {"lstm_dropout": math.nan}}, "head.lstm_dropout is NaN"),
         ({"exits": {"thresholds": [0.1, None]}}, r"exits.thresholds\[1\] is None"),
-        ({"proprioception": {"joints": 7}}, "supports only null"),
+        ({"proprioception": {"joints": 7}}, "unknown key 'proprioception.joints'"),
         ({"model_type": "llama"}, "model_type is 'llama'"),
         ({"trained_in": "a dream"}, "trained_in is 'a dream'"),
     ],
