@@ -37,6 +37,7 @@ BUDGETS = (0.007, 0.010, 0.014, 0.018, 0.022)
 SETTINGS = (("optimal", False), ("optimal", True), ("exponential", False), ("exponential", True))
 COLOURS = {"optimal": "#2b6cb0", "exponential": "#dd6b20"}
 BESIDE = 10  # steps beside a change that are averaged
+TOGETHER = 5  # steps that are averaged in the picture
 
 
 @dataclass(frozen=True)
@@ -102,15 +103,15 @@ class Exchanged:
             task = self.tasks[episode // 2 % len(self.tasks)]
             environment.reset(task, EVALUATION_SEED_START + episode // 2, task)
             policy.reset()
-            for number_ in range(steps):
-                if number_ == steps // 2:
+            for place in range(steps):
+                if place == steps // 2:
                     one, other = other, one
                     started_s = time.perf_counter()
                     policy.set_budget(one)
                     took_ms.append(1e3 * (time.perf_counter() - started_s))
                 step = policy.step(environment.observation(), environment.instruction)
                 environment.step(step.action, step.gripper)
-                spent[episode, number_] = getattr(step.cost, f"{self.scope}_gflops")
+                spent[episode, place] = getattr(step.cost, f"{self.scope}_gflops")
         return {
             "tracking": self.tracking, "budgets": list(self.budgets), "episodes": self.episodes,
             "there": spent[::2].mean(axis=0).tolist(), "back": spent[1::2].mean(axis=0).tolist(),
@@ -250,9 +251,9 @@ def draw(figures: dict, file: Path) -> None:
     for solver, tracking in SETTINGS:
         mine = [r for r in held if (r["solver"], r["tracking"]) == (solver, tracking)]
         draw_setting(spending, succeeding, mine, scale)
-    asked = scale * np.array([r["asked_gflops"] for r in held])
-    spending.plot(asked, asked, color="black", lw=0.8, zorder=0)
-    spending.set(xlabel=f"asked, {unit} a step ({figures['scope']})", ylabel=f"spent, {unit}")
+    spending.axhline(0, color="black", lw=0.8, zorder=0)
+    spending.set(xlabel=f"asked, {unit} a step ({figures['scope']})",
+                 ylabel="spent beyond asked,\n% of the controllable part")
     whole = figures["held"][-1]
     draw_interval(succeeding, [whole], scale, 0.0, color="black", fmt="x", label="full depth")
     succeeding.set(xlabel=f"spent, {unit} a step", ylabel="success, %")
@@ -273,7 +274,7 @@ def draw_setting(spending, succeeding, mine: Sequence[dict], scale: float) -> No
         "mfc": None if first["tracking"] else "white", "label": name_of(first),
     }
     spending.plot([scale * r["asked_gflops"] for r in mine],
-                  [scale * r["spent_gflops"] for r in mine], **style)
+                  [100 * r["error"] for r in mine], **style)
     # Beside each other, as the intervals would hide each other otherwise.
     aside = 0.12 * (SETTINGS.index((first["solver"], first["tracking"])) - 1.5)
     draw_interval(succeeding, mine, scale, aside, **style)
@@ -292,19 +293,21 @@ def draw_interval(axes, results: Sequence[dict], scale: float, aside: float, **s
 
 
 def draw_change(axes, exchanged: Sequence[dict], scale: float, unit: str) -> None:
-    """Mean cost of every step number, before and after the change."""
+    """Mean cost of every few steps, before and after the change."""
+    half = len(exchanged[0]["there"]) // 2
+    edges = np.arange(half % TOGETHER, 2 * half + 1, TOGETHER)
     for r in exchanged:
         for way, colour, budgets in (("there", "#2f855a", r["budgets"]),
                                      ("back", "#6b46c1", r["budgets"][::-1])):
-            spent = scale * np.array(r[way])
-            half = len(spent) // 2
-            asked = [scale * budgets[0]] * half + [scale * budgets[1]] * (len(spent) - half)
-            axes.plot(asked, color=colour, lw=3, alpha=0.2)
-            axes.plot(spent, color=colour, lw=1, ls="-" if r["tracking"] else "--",
-                      label="tracking" if r["tracking"] else "static")
+            spent = [scale * float(np.mean(r[way][a:b])) for a, b in zip(edges, edges[1:])]
+            axes.stairs([scale * budget for budget in budgets], [0, half, 2 * half],
+                        baseline=None, color=colour, lw=4, alpha=0.2)
+            axes.stairs(spent, edges, baseline=None, color=colour, lw=1.2,
+                        ls="-" if r["tracking"] else "--",
+                        label="tracking" if r["tracking"] else "static")
     axes.axvline(half, color="0.6", lw=0.8, ls=":")
-    axes.set(xlabel=f"step; at the dotted line the budget changes\nmeans over "
-             f"{exchanged[0]['episodes'] // 2} episodes, broad lines: asked",
+    episodes = exchanged[0]["episodes"] // 2
+    axes.set(xlabel=f"step (broad lines: asked;\nmeans of {TOGETHER} steps, {episodes} episodes)",
              ylabel=f"{unit} a step")
     axes.set_ylim(0, None)
     handles, labels = axes.get_legend_handles_labels()
