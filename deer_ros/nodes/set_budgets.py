@@ -13,8 +13,6 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter, parameter_value_to_python
 
-from deer_ros.nodes.transport import use_shipped_profile
-
 
 def set_parameters(
     node: str, values: Mapping[str, Any], names: Sequence[str], timeout_s: float
@@ -48,7 +46,6 @@ def set_parameters(
 @contextmanager
 def _asking(timeout_s: float) -> Iterator[Any]:
     """A function that calls services, within a node of its own."""
-    use_shipped_profile()
     context = rclpy.Context()
     rclpy.init(context=context)
     try:

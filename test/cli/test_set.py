@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -41,6 +42,8 @@ def test_without_ros_it_says_what_is_missing():
 ])
 def test_a_node_that_is_not_there_is_told_in_a_line(arguments, words, capsys):
     pytest.importorskip("rclpy")
+    before = dict(os.environ)
     assert main(["set", *arguments]) == 2
     told = capsys.readouterr()
     assert words in told.err and told.err.count("\n") == 1 and not told.out
+    assert dict(os.environ) == before
