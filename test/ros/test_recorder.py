@@ -26,7 +26,8 @@ from deer_ros.nodes.children import NodeProcess
 from deer_ros.nodes.stamps import to_time
 
 STATIC, GRIPPER = (f"/camera/{camera}/image/compressed" for camera in ("static", "gripper"))
-LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+# Of depth 1, a second instruction would take the place of one that is still under way.
+LATCHED = QoSProfile(depth=2, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 RATE_HZ, SECONDS = 30, 3
 
 
