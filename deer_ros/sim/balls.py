@@ -31,20 +31,23 @@ _LEAST_DIFFERENCE_M = 0.06
 _HAND_ABOVE_FINGERTIPS_M = np.array([0.0, 0.0, 0.045])
 
 
-def _nearest_to_red(balls: np.ndarray) -> int:
-    return 1 + int(_distances_to_red(balls).argmin())
+def _leftmost(balls: np.ndarray) -> int:
+    return int(balls[:, 0].argmin())
 
 
-def _distances_to_red(balls: np.ndarray) -> np.ndarray:
-    return np.linalg.norm(balls[1:] - balls[_RED], axis=1)
+def _nearest_to(balls: np.ndarray, number: int) -> int:
+    distances = np.linalg.norm(balls - balls[number], axis=1)
+    distances[number] = np.inf
+    return int(distances.argmin())
 
 
 CHOICES: dict[str, Callable[[np.ndarray], int]] = {
     **{colour: (lambda balls, number=number: number) for number, colour in enumerate(_COLOURS)},
-    "leftmost": lambda balls: int(balls[:, 0].argmin()),
+    "leftmost": _leftmost,
     "middle": lambda balls: int(balls[:, 0].argsort()[1]),
     "rightmost": lambda balls: int(balls[:, 0].argmax()),
-    "next to red": _nearest_to_red,
+    "next to red": lambda balls: _nearest_to(balls, _RED),
+    "next to leftmost": lambda balls: _nearest_to(balls, _leftmost(balls)),
 }
 """Which of the balls (3, 3), in the order of their colours, is meant. The robot looks along +y."""
 
@@ -91,10 +94,11 @@ class ThreeBalls(SawyerReachEnvV3):
             gaps = np.diff(np.sort(balls[:, 0]))
             points = np.vstack([balls, self.tcp_center])
             distances = np.linalg.norm(points[:, None] - points[None], axis=-1)
+            between_balls = np.sort(distances[:3, :3][np.triu_indices(3, k=1)])
             if (
                 gaps.min() >= _LEAST_DIFFERENCE_M
                 and distances[np.triu_indices(4, k=1)].min() >= _LEAST_DISTANCE_M
-                and abs(np.subtract(*_distances_to_red(balls))) >= _LEAST_DIFFERENCE_M
+                and np.diff(between_balls).min() >= _LEAST_DIFFERENCE_M
             ):
                 return balls
 

@@ -73,6 +73,7 @@ _ALL = (
             ("middle", "middle", "ball in the middle", "right"),
             ("right", "rightmost", "ball on the right", "left"),
             ("next", "next to red", "ball next to the red one", "red"),
+            ("next-left", "next to leftmost", "ball next to the one on the left", "left"),
         )
     ),
 )
