@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from deer_ros.budget.criterion import check_metric
-from deer_ros.model.config import DeerConfig
+from deer_ros.model.config import LEARNED, DeerConfig
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ class ExitRule:
         """
         metric = config.metric if metric is None else metric
         check_metric(metric)
+        config.check_metric(metric)
         if not isinstance(steps_per_decision, numbers.Integral) or steps_per_decision < 1:
             raise ValueError(
                 f"steps_per_decision is {steps_per_decision!r}; it must be a whole number from 1."
@@ -95,7 +96,9 @@ class ExitRule:
         asked = {self.exits[-1]}
         for index, layer in enumerate(self.exits[:-1]):
             reference = self.exits[index - 1] if index else layer - 1
-            if self.thresholds[index] >= 0 and reference > 0:
+            if self.thresholds[index] >= 0 and self.metric == LEARNED:
+                asked.add(layer)
+            elif self.thresholds[index] >= 0 and reference > 0:
                 asked |= {layer, reference}
             if self.ensemble:
                 asked.add(layer)

@@ -14,6 +14,7 @@ from deer_ros.budget.deadline import Deadline
 from deer_ros.decision import Explanation, NonFiniteActionError, StepCost
 from deer_ros.exit_rule import ExitRule
 from deer_ros.model.action_head import HeadState
+from deer_ros.model.config import LEARNED
 from deer_ros.model.deer import Answer, DeerModel
 from deer_ros.model.language import Prompt
 
@@ -122,8 +123,7 @@ def walk(
             continue
         index = exits.index(answer.layer)
         reference = before.get(exits[index - 1] if index else answer.layer - 1)
-        if reference is not None:
-            deltas[index] = criterion.delta(pose, reference, rule.metric)
+        deltas[index] = _value(answer, pose, reference, rule.metric)
         if answer.layer != target and criterion.agrees(deltas[index], rule.thresholds[index]):
             stopped_by = CRITERION
             break
@@ -149,21 +149,35 @@ def explain(
 ) -> Explanation:
     """Every permitted exit's answer from `state`."""
     exits = rule.exits
-    reference = (exits[0] - 1,) if exits[0] > 1 else ()
-    answers = list(model.answers(prompt, latents, state, reference + exits))
+    before = model.config.reference_layer(rule.metric)
+    skip = int(before is not None)
+    answers = list(model.answers(prompt, latents, state, (before,) * skip + exits))
     poses = np.stack([_pose(answer) for answer in answers])
     grippers = np.array([float(a.gripper_probability) for a in answers], np.float32)
-    deltas = criterion.delta(poses[1:], poses[:-1], rule.metric)
-    skip = len(reference)
+    expected = None
+    if answers[0].expected_error is not None:
+        expected = np.array([[float(a.expected_error) for a in answers[skip:]]], np.float32)
+    deltas = criterion.values(
+        poses[None, skip:], poses[:1] if skip else None, expected, rule.metric
+    )[0]
     return Explanation(
         layers=exits,
         actions=poses[skip:],
         gripper_probabilities=grippers[skip:],
-        deltas=deltas if skip else np.concatenate([[np.float32(np.nan)], deltas]),
+        deltas=deltas,
         states=tuple(a.state for a in answers[skip:]),
         reference_action=poses[0] if skip else None,
         reference_gripper_probability=float(grippers[0]) if skip else None,
     )
+
+
+def _value(
+    answer: Answer, pose: np.ndarray, reference: np.ndarray | None, metric: str
+) -> float:
+    """The criterion's value at an exit; NaN where there is nothing to compare with."""
+    if metric == LEARNED:
+        return float(answer.expected_error)
+    return np.nan if reference is None else criterion.delta(pose, reference, metric)
 
 
 def _pose(answer: Answer) -> np.ndarray:

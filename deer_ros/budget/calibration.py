@@ -17,6 +17,7 @@ from deer_ros.budget.frontier import Frontier
 VERSION = 1
 FACTS = "deer_calibration"
 METHODS = ("run-time", "original")
+OPTIONAL = ("reference_poses", "expected_errors")
 
 
 @dataclass(frozen=True)
@@ -25,8 +26,8 @@ class Calibration:
 
     exit_layers: the model's exits, counted from 1. poses: float32 (n, E, 6). gripper: float32
     (n, E), probability of "open". reference_poses: float32 (n, 6), the pseudo action that the first
-    exit is compared with, or None where there is none. episode: int32 (n,), which episode a step is
-    of. taken: int32 (n,), number of the exit whose state was carried on. fingerprint: of the
+    exit is compared with, or None where there is none. expected_errors: float32 (n, E), what the
+    head's gate guessed, or None where it has none. episode: int32 (n,), which episode a step is of. taken: int32 (n,), number of the exit whose state was carried on. fingerprint: of the
     model's weights. metric: the one that `frontiers` were computed for. method: `run-time` or
     `original`. thresholds: by which exits were taken. frontiers: by the number of permitted exits,
     from which `solve` answers. notes: where it comes from, for people.
@@ -43,6 +44,7 @@ class Calibration:
     method: str = "run-time"
     thresholds: tuple[float, ...] = ()
     frontiers: dict[int, Frontier] = field(default_factory=dict)
+    expected_errors: np.ndarray | None = None
     notes: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -57,11 +59,11 @@ class Calibration:
             )
         shapes = {
             "poses": (steps, exits, 6), "reference_poses": (steps, 6), "episode": (steps,),
-            "taken": (steps,),
+            "taken": (steps,), "expected_errors": (steps, exits),
         }
         for name, shape in shapes.items():
             array = getattr(self, name)
-            if name == "reference_poses" and array is None:
+            if name in OPTIONAL and array is None:
                 continue
             if array.shape != shape:
                 raise ValueError(f"{name} has shape {array.shape}; it must be {shape}.")
@@ -74,14 +76,12 @@ class Calibration:
     def deltas(self, metric: str | None = None) -> np.ndarray:
         """The criterion's value at every exit: float32 (E, n); None is this calibration's metric.
 
-        NaN at a first exit that nothing comes before.
+        NaN at a first exit that nothing comes before. ValueError for `learned` without guesses.
         """
         metric = self.metric if metric is None else metric
-        deltas = np.full((len(self.exit_layers), len(self)), np.nan, np.float32)
-        if self.reference_poses is not None:
-            deltas[0] = criterion.delta(self.poses[:, 0], self.reference_poses, metric)
-        deltas[1:] = criterion.delta(self.poses[:, 1:], self.poses[:, :-1], metric).T
-        return deltas
+        return np.ascontiguousarray(
+            criterion.values(self.poses, self.reference_poses, self.expected_errors, metric).T
+        )
 
     def errors(self) -> np.ndarray:
         """Root mean square difference of every exit's pose to the deepest's: float32 (E, n)."""
@@ -109,8 +109,7 @@ class Calibration:
             "poses": self.poses, "gripper": self.gripper, "episode": self.episode,
             "taken": self.taken,
         }
-        if self.reference_poses is not None:
-            tensors["reference_poses"] = self.reference_poses
+        tensors |= {n: getattr(self, n) for n in OPTIONAL if getattr(self, n) is not None}
         for exits, frontier in self.frontiers.items():
             for name, value in vars(frontier).items():
                 if value is not None:
@@ -152,7 +151,7 @@ class Calibration:
                 exit_layers=tuple(facts["exit_layers"]),
                 poses=tensors["poses"],
                 gripper=tensors["gripper"],
-                reference_poses=tensors.get("reference_poses"),
+                **{name: tensors.get(name) for name in OPTIONAL},
                 episode=tensors["episode"],
                 taken=tensors["taken"],
                 fingerprint=facts["fingerprint"],

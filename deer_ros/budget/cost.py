@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from deer_ros.model.config import DeerConfig, VisionConfig
+from deer_ros.model.config import LEARNED, DeerConfig, VisionConfig
 
 CAMERAS = 2
 GIGA = 1e9
@@ -44,9 +44,10 @@ class CostModel:
     def head_calls(self, exit_index: int) -> int:
         """Answers of the head when every exit up to this one is asked, counted from 0.
 
-        The first is compared with one more answer, of the layer before it, where there is one.
+        The first is compared with one more answer, of the layer before it, where there is one and
+        the model's own metric compares.
         """
-        return exit_index + 1 + (self.config.exit_layers[0] > 1)
+        return exit_index + 1 + (self.config.reference_layer(self.config.metric) is not None)
 
     def step_gflops(self, exit_index: int) -> float:
         """A whole step that asks every exit up to this one, counted from 0, and leaves there."""
@@ -57,9 +58,10 @@ class CostModel:
     def first_exit(self) -> int:
         """The first exit that the criterion can take, counted from 0.
 
-        An exit after layer 1 has nothing to be compared with.
+        An exit after layer 1 has nothing to be compared with, where the model's own metric compares.
         """
-        return int(self.config.exit_layers[0] == 1 and len(self.config.exit_layers) > 1)
+        exits = self.config.exit_layers
+        return int(exits[0] == 1 and len(exits) > 1 and self.config.metric != LEARNED)
 
     @property
     def fixed_gflops(self) -> float:
@@ -130,4 +132,6 @@ def head_macs(config: DeerConfig) -> tuple[int, int]:
     widths = (hidden, *head.mlp_widths)
     mlp = sum(a * b for a, b in zip(widths, widths[1:]))
     call += 2 * mlp + widths[-1] * (6 + 1)
+    if head.gate_width is not None:
+        call += (hidden + 6 + 1) * head.gate_width
     return recurrent, call

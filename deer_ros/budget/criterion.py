@@ -1,4 +1,5 @@
-"""Action consistency: how far two successive exits disagree about the pose.
+"""What decides whether an exit is taken: action consistency, how far two successive exits disagree
+about the pose, or what the head itself guesses (`learned`).
 
 The gripper plays no part, as in the original (Yue et al. 2024, DeeR-VLA, equation 3). What the
 paper writes as a Euclidean norm is the root mean square in the authors' code, and so here.
@@ -9,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+
+from deer_ros.model.config import LEARNED, METRICS
 
 
 def _l2(pose: np.ndarray, reference: np.ndarray) -> np.ndarray:
@@ -44,17 +47,41 @@ def delta(pose: np.ndarray, reference: np.ndarray, metric: str = "l2") -> np.nda
     """Difference of two poses (..., 6) float32 -> (...) float32, under `metric`.
 
     `l2` root mean square, `mean` mean absolute, `max` largest absolute difference, `cosine` one
-    minus the cosine similarity. Raises ValueError for another metric.
+    minus the cosine similarity. Raises ValueError for a metric that compares no two poses.
     """
-    check_metric(metric)
+    if metric not in _METRICS:
+        raise ValueError(f"metric is {metric!r}; allowed are {', '.join(_METRICS)}.")
     difference = _METRICS[metric](np.asarray(pose, np.float32), np.asarray(reference, np.float32))
     return np.float32(difference) if np.ndim(difference) == 0 else difference
 
 
 def check_metric(metric: str) -> None:
-    """Raise ValueError unless `metric` is one that `delta` knows."""
-    if metric not in _METRICS:
-        raise ValueError(f"metric is {metric!r}; allowed are {', '.join(_METRICS)}.")
+    """Raise ValueError unless there is such a metric."""
+    if metric not in METRICS:
+        raise ValueError(f"metric is {metric!r}; allowed are {', '.join(METRICS)}.")
+
+
+def values(
+    poses: np.ndarray,
+    reference: np.ndarray | None,
+    expected_errors: np.ndarray | None,
+    metric: str,
+) -> np.ndarray:
+    """The criterion's value at each of E exits that have all answered: float32 (n, E).
+
+    poses: (n, E, 6). reference: (n, 6), what the first is compared with; None makes its value NaN.
+    expected_errors: (n, E), the head's guesses; needed for `learned` only.
+    """
+    check_metric(metric)
+    if metric == LEARNED:
+        if expected_errors is None:
+            raise ValueError(f"the metric is {LEARNED}, but there are no guesses of a head's gate.")
+        return expected_errors
+    found = np.full(poses.shape[:2], np.nan, np.float32)
+    if reference is not None:
+        found[:, 0] = delta(poses[:, 0], reference, metric)
+    found[:, 1:] = delta(poses[:, 1:], poses[:, :-1], metric)
+    return found
 
 
 def agrees(difference: float, threshold: float) -> bool:

@@ -77,6 +77,7 @@ def calibrate(
     Raises ValueError where there are too few episodes, or too short ones.
     """
     metric = settings.metric or config.metric
+    config.check_metric(metric)
     solving, held_out = split(len(features.lengths), settings.holdout, settings.seed)
     solving_features = features.chosen(solving)
     gathered, episode, thresholds = _gather(head, config, solving_features, settings, metric)
@@ -85,6 +86,7 @@ def calibrate(
         poses=gathered.poses,
         gripper=gathered.gripper,
         reference_poses=gathered.reference_poses,
+        expected_errors=gathered.expected_errors,
         episode=solving[episode].astype(np.int32),
         taken=gathered.taken,
         fingerprint=fingerprint,
@@ -140,6 +142,7 @@ def _samples(rollout: Rollout, costs: np.ndarray, metric: str) -> Samples:
     everything = Calibration(
         tuple(range(1, count + 1)), rollout.poses, rollout.gripper, rollout.reference_poses,
         np.zeros(len(rollout.taken), np.int32), rollout.taken, "",
+        expected_errors=rollout.expected_errors,
     )
     return Samples(everything.deltas(metric), everything.errors(), costs)
 

@@ -32,7 +32,7 @@ def window_answers(
     windows, length = drawn.shape
     across = torch.arange(windows)
     state = head.initial_state(windows)
-    poses, gripper = [], []
+    poses, gripper, guesses = [], [], []
     for step in range(length - 1):
         carried = head.carry(state)
         if step >= length // 2 - 1:
@@ -41,12 +41,15 @@ def window_answers(
             ]
             poses.append(torch.stack([output.pose[:, 0] for output in outputs], 1))
             gripper.append(torch.stack([o.gripper_probability[:, 0, 0] for o in outputs], 1))
+            if head.gate is not None:
+                guesses.append(torch.stack([o.expected_error[:, 0, 0] for o in outputs[1:]], 1))
         state = head.step(features[across, step, drawn[:, step]], state, carried).state
+    expected = torch.stack(guesses, 1).flatten(0, 1).float().cpu().numpy() if guesses else None
     said = torch.stack(poses, 1).flatten(0, 1).float().cpu().numpy()
     probabilities = torch.stack(gripper, 1).flatten(0, 1).float().cpu().numpy()
     kept = drawn[:, length // 2 - 1 : length - 1].reshape(-1, 1) == torch.tensor(exits)
     taken = kept.int().argmax(dim=1).numpy().astype(np.int32)
-    return Rollout(said[:, 1:], probabilities[:, 1:], said[:, 0], taken)
+    return Rollout(said[:, 1:], probabilities[:, 1:], said[:, 0], taken, expected)
 
 
 def draw_windows(

@@ -18,12 +18,14 @@ class Rollout:
 
     poses: float32 (n, K, 6). gripper: float32 (n, K). reference_poses: float32 (n, 6) or None.
     taken: int32 (n,), number of the exit that was taken and whose state was carried on.
+    expected_errors: float32 (n, K), the gate's guesses, or None where the head has no gate.
     """
 
     poses: np.ndarray
     gripper: np.ndarray
     reference_poses: np.ndarray | None
     taken: np.ndarray
+    expected_errors: np.ndarray | None = None
 
     @property
     def actions(self) -> np.ndarray:
@@ -55,6 +57,7 @@ def roll_out(
     steps = len(features.values)
     poses = np.zeros((steps, len(heard), 6), np.float32)
     gripper = np.zeros((steps, len(heard)), np.float32)
+    guesses = None if head.gate is None else np.zeros((steps, len(exits)), np.float32)
     taken = np.zeros(steps, np.int32)
     state = head.initial_state(len(lengths))
     for step in range(int(lengths.max())):
@@ -69,24 +72,24 @@ def roll_out(
         gripper[rows] = np.stack(
             [_numpy(output.gripper_probability[:, 0, 0]) for output in outputs], axis=1
         )
-        chosen = _choose(said, skip, thresholds[alive], metric)
+        if guesses is not None:
+            guesses[rows] = np.stack(
+                [_numpy(output.expected_error[:, 0, 0]) for output in outputs[skip:]], axis=1
+            )
+        values = criterion.values(
+            said[:, skip:], said[:, 0] if skip else None, None if guesses is None else guesses[rows],
+            metric,
+        )
+        agrees = values <= thresholds[alive]
+        agrees[:, -1] = True
+        chosen = agrees.argmax(axis=1)
         taken[rows] = chosen
         across = np.arange(len(alive))
         for kept, parts in zip(state, zip(*(output.state for output in outputs[skip:]))):
             kept[:, alive] = torch.stack(parts)[chosen, :, across].transpose(0, 1)
     return Rollout(
-        poses[:, skip:], gripper[:, skip:], poses[:, 0].copy() if skip else None, taken
+        poses[:, skip:], gripper[:, skip:], poses[:, 0].copy() if skip else None, taken, guesses
     )
-
-
-def _choose(poses: np.ndarray, skip: int, thresholds: np.ndarray, metric: str) -> np.ndarray:
-    """Number of the exit that each episode's step takes: poses (m, skip + K, 6) -> (m,)."""
-    agrees = np.zeros(thresholds.shape, bool)
-    first = 1 - skip  # without a reference the first exit has no delta and is never taken
-    deltas = criterion.delta(poses[:, 1:], poses[:, :-1], metric)
-    agrees[:, first:] = deltas <= thresholds[:, first:]
-    agrees[:, -1] = True
-    return agrees.argmax(axis=1)
 
 
 def _numpy(tensor: torch.Tensor) -> np.ndarray:

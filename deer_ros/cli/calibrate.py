@@ -16,6 +16,7 @@ from deer_ros.cli.bag_arguments import (
     name_bad,
     node_parameters,
 )
+from deer_ros.model.config import METRICS
 
 if TYPE_CHECKING:
     from deer_ros.budget.calibration import Calibration
@@ -44,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--method", choices=METHODS, default="run-time",
                         help="state carried through whole episodes, in two passes, or the authors' "
                              "windows with past exits drawn (default: run-time)")
-    parser.add_argument("--metric", choices=("l2", "mean", "max", "cosine"),
+    parser.add_argument("--metric", choices=METRICS,
                         help="of the criterion (default: the model's)")
     parser.add_argument("--holdout", type=float, default=0.5, metavar="SHARE",
                         help="of the episodes, to measure risk on alone (default: 0.5)")

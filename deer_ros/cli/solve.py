@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from deer_ros.model.config import METRICS
+
 if TYPE_CHECKING:
     from deer_ros.budget.budget import Budget
     from deer_ros.budget.solution import Solution
@@ -37,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="the decoder layers alone, as the paper counts, or the whole step")
     parser.add_argument("--solver", choices=("optimal", "exponential", "gaussian", "gamma"),
                         default="optimal", help="(default: optimal)")
-    parser.add_argument("--metric", choices=("l2", "mean", "max", "cosine"),
+    parser.add_argument("--metric", choices=METRICS,
                         help="of the criterion (default: the calibration's)")
     parser.add_argument("--max-layer", type=int, metavar="N", help="deepest permitted layer")
     parser.add_argument("--instruction", help="text whose prompt the costs are for")

@@ -22,11 +22,16 @@ class HeadState(NamedTuple):
 
 
 class HeadOutput(NamedTuple):
-    """pose (N, T, 6) in -1..1, gripper_logit (N, T, 1) of "open", and the state that follows."""
+    """pose (N, T, 6) in -1..1, gripper_logit (N, T, 1) of "open", and the state that follows.
+
+    expected_error: (N, T, 1), the gate's guess of the root mean square difference between this pose
+    and the one of full depth; None where the head has no gate.
+    """
 
     pose: Tensor
     gripper_logit: Tensor
     state: HeadState
+    expected_error: Tensor | None = None
 
     @property
     def gripper_probability(self) -> Tensor:
@@ -59,6 +64,7 @@ class ActionHead(nn.Module):
         self.dropout = nn.Dropout(config.lstm_dropout)
         self.pose = _mlp(config, 6)
         self.gripper = _mlp(config, 1)
+        self.gate = None if config.gate_width is None else _gate(config)
 
     def initial_state(self, batch: int = 1) -> HeadState:
         """Zeros: the state of a new episode."""
@@ -101,7 +107,16 @@ class ActionHead(nn.Module):
         return self.dropout(x) if index < len(self.lstm) - 1 else x
 
     def _answer(self, x: Tensor, state: HeadState) -> HeadOutput:
-        return HeadOutput(self.pose(x).tanh(), self.gripper(x), state)
+        pose = self.pose(x).tanh()
+        # The gate reads what the actions learned to use, and changes nothing of it.
+        guess = None if self.gate is None else self.gate(torch.cat([x, pose], dim=-1).detach())
+        return HeadOutput(pose, self.gripper(x), state, guess)
+
+
+def _gate(config: HeadConfig) -> nn.Sequential:
+    hidden = nn.Linear(config.lstm_width + 6, config.gate_width)
+    # Softplus: a distance is never negative.
+    return nn.Sequential(hidden, nn.ReLU(), nn.Linear(config.gate_width, 1), nn.Softplus())
 
 
 def mlp_slot(layer: int, norm: bool = False) -> int:

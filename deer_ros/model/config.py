@@ -16,7 +16,11 @@ from typing import Any
 
 from deer_ros.model.schema import from_dict, to_dict
 
-METRICS = ("l2", "mean", "max", "cosine")
+LEARNED = "learned"
+"""The metric that compares no two answers: the head's own guess of its distance to full depth."""
+COMPARING = ("l2", "mean", "max", "cosine")
+"""The metrics that compare the poses of two successive exits."""
+METRICS = (*COMPARING, LEARNED)
 CAMERAS = 2
 GROUPS = 8  # of the group norms in a `conv` tower
 # A robot that moves for longer on one look is out of control.
@@ -120,7 +124,11 @@ class LanguageConfig:
 
 @dataclass(frozen=True)
 class HeadConfig:
-    """The action head: maximum over the tokens, a stack of LSTM layers, two small MLPs."""
+    """The action head: maximum over the tokens, a stack of LSTM layers, two small MLPs.
+
+    `gate_width` is the hidden width of a third MLP, which guesses how far an exit's pose is from
+    full depth's; `None` where there is none, as in the published models.
+    """
 
     lstm_width: int = 1024
     lstm_layers: int = 4
@@ -129,6 +137,7 @@ class HeadConfig:
     mlp_layer_norm: bool = True
     lstm_dropout: float = 0.3
     mlp_dropout: float = 0.4
+    gate_width: int | None = None
 
     def __post_init__(self) -> None:
         _check_positive("head", self)
@@ -300,6 +309,7 @@ class DeerConfig:
             raise ValueError(
                 f"max_episode_steps is {self.max_episode_steps}; it must be at least 1."
             )
+        self.check_metric(self.exits.metric)
         thresholds = self.exits.thresholds
         if thresholds is not None and len(thresholds) != len(self.exit_layers):
             raise ValueError(
@@ -322,6 +332,20 @@ class DeerConfig:
     def metric(self) -> str:
         """Default metric of the criterion."""
         return self.exits.metric
+
+    def check_metric(self, metric: str) -> None:
+        """ValueError where this model has no gate for the metric `learned`."""
+        if metric == LEARNED and self.head.gate_width is None:
+            raise ValueError(
+                f"the metric {LEARNED} needs a model whose head has a gate (head.gate_width in its "
+                f"config.json); this one has none. Use {', '.join(COMPARING)}."
+            )
+
+    def reference_layer(self, metric: str) -> int | None:
+        """The layer whose answer the first exit is compared with under `metric`; None where there
+        is none: before an exit after layer 1, and where nothing is compared."""
+        first = self.exit_layers[0]
+        return None if metric == LEARNED or first == 1 else first - 1
 
     @property
     def thresholds(self) -> tuple[float, ...]:

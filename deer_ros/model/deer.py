@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from deer_ros.model.action_head import ActionHead, HeadState, pool
+from deer_ros.model.action_head import ActionHead, HeadOutput, HeadState, pool
 from deer_ros.model.config import DeerConfig
 from deer_ros.model.language import DecoderLayer, Prompt, make_prompt
 from deer_ros.model.proprioception import ProprioceptionEncoder
@@ -24,14 +24,25 @@ from deer_ros.model.vision import Resampler, build_tower
 class Answer:
     """What the head says after `layer` layers (counted from 1), and the state that would follow.
 
-    pose: (N, 6); gripper_probability: (N, 1). head_s: seconds spent in the head so far this step.
+    pose: (N, 6); gripper_probability: (N, 1); expected_error: (N, 1), or None without a gate.
+    head_s: seconds spent in the head so far this step.
     """
 
     layer: int
     pose: Tensor
     gripper_probability: Tensor
+    expected_error: Tensor | None
     state: HeadState
     head_s: float
+
+    @classmethod
+    def of(cls, layer: int, output: HeadOutput, head_s: float) -> Answer:
+        """The head's output for a single step."""
+        guess = output.expected_error
+        return cls(
+            layer, output.pose[:, 0], output.gripper_probability[:, 0],
+            None if guess is None else guess[:, 0], output.state, head_s,
+        )
 
 
 class DeerModel(nn.Module):
@@ -106,9 +117,8 @@ class DeerModel(nn.Module):
             done = layer
             started = time.perf_counter()
             output = self.head.step(pool(hidden), state, carried)
-            probability = output.gripper_probability[:, 0]
             head_s += time.perf_counter() - started
-            yield Answer(layer, output.pose[:, 0], probability, output.state, head_s)
+            yield Answer.of(layer, output, head_s)
 
     def hidden_states(self, prompt: Prompt, latents: Tensor) -> list[Tensor]:
         """Output of every layer, (N, L, d) each: for training, which uses them all."""

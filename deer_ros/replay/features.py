@@ -90,8 +90,7 @@ class SharedModel:
             )
             head_s += seconds
             self._clock.advance(seconds)
-            probability = output.gripper_probability[:, 0]
-            yield Answer(layer, output.pose[:, 0], probability, output.state, head_s)
+            yield Answer.of(layer, output, head_s)
 
     def _features(self, prompt: Prompt, latents: Tensor, done: int, layer: int) -> Tensor:
         """Pooled output of a layer (N, d); time passes for those after `done`."""

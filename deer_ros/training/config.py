@@ -94,6 +94,21 @@ class PolicyPhase:
 
 
 @dataclass(frozen=True)
+class GatePhase:
+    """The head's gate learns how far every exit's pose is from full depth's, all else frozen.
+
+    `steps: 0` leaves it out, as a head without `gate_width` does. It learns on windows of
+    `policy.window` steps.
+    """
+
+    steps: int = 600
+    batch_windows: int = 16
+    learning_rate: float = 3e-3
+    weight_decay: float = 0.01
+    warmup_steps: int = 50
+
+
+@dataclass(frozen=True)
 class EvaluationHook:
     """Closed-loop episodes in the simulator between two steps of the policy phases.
 
@@ -131,6 +146,7 @@ class TrainingConfig:
     start_from: str | None = None
     vision: VisionPhase = field(default_factory=VisionPhase)
     policy: PolicyPhase = field(default_factory=PolicyPhase)
+    gate: GatePhase = field(default_factory=GatePhase)
     evaluation: EvaluationHook = field(default_factory=EvaluationHook)
     seed: int = 0
     holdout: float = 0.03

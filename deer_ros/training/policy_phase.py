@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection, Sequence
 
 import numpy as np
@@ -29,32 +30,18 @@ class MultiExitTraining(nn.Module):
         self.phase = phase
         exits = model.config.exit_layers if phase.auxiliary_weight else ()
         width = model.config.language.width
-        self.auxiliary = nn.ModuleList(ActionHead(model.config.head, width) for _ in exits)
+        ungated = dataclasses.replace(model.config.head, gate_width=None)
+        self.auxiliary = nn.ModuleList(ActionHead(ungated, width) for _ in exits)
         if pretrained:
+            shared = model.head.state_dict()
             for head in self.auxiliary:
-                head.load_state_dict(model.head.state_dict())
+                head.load_state_dict({name: shared[name] for name in head.state_dict()})
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Losses of a batch, as `losses` gives them, times the batch's share."""
-        model = self.model
-        latents = batch.vision if batch.vision.ndim == 3 else model.see(batch.vision)
-        if batch.proprioception is not None:
-            latents = model.with_proprioception(latents, batch.proprioception)
-        prompt = model.read(batch.ids, batch.masks)
-        features = self.features(prompt, latents, batch.masks, len(batch.actions))
+        features = features_of(self.model, batch)
         losses = self.losses(features, batch.actions, batch.samplings, batch.valid)
         return {name: batch.share * loss for name, loss in losses.items()}
-
-    def features(
-        self, prompt: Prompt, latents: Tensor, mask: Tensor | None, windows: int
-    ) -> Tensor:
-        """Pooled features of every exit: (E, windows, steps, d).
-
-        mask: (N T, L), tokens that count; None counts padding too, as the original does.
-        """
-        hidden = self.model.hidden_states(prompt, latents)
-        chosen = [pool(hidden[layer - 1], mask) for layer in self.model.config.exit_layers]
-        return torch.stack(chosen).unflatten(1, (windows, -1))
 
     def answers(
         self, features: Tensor, samplings: Sequence[np.ndarray]
@@ -126,9 +113,27 @@ class MultiExitTraining(nn.Module):
         ]
 
     def head_group(self) -> dict:
-        """The heads, shared and auxiliary: all that learns in the head-only phase."""
+        """The heads, shared and auxiliary, without the gate: what learns in the head-only phase."""
         heads = [p for name, p in self.named_parameters() if _part_of(name) == "head"]
         return {"params": heads, "lr": self.phase.head_learning_rate, "weight_decay": 0.0}
+
+
+def features_of(model: DeerModel, batch: Batch) -> Tensor:
+    """Pooled features of every exit: (E, windows, steps, d). Padding of prompts does not count."""
+    latents = batch.vision if batch.vision.ndim == 3 else model.see(batch.vision)
+    if batch.proprioception is not None:
+        latents = model.with_proprioception(latents, batch.proprioception)
+    prompt = model.read(batch.ids, batch.masks)
+    return pooled(model, prompt, latents, batch.masks).unflatten(1, (len(batch.actions), -1))
+
+
+def pooled(model: DeerModel, prompt: Prompt, latents: Tensor, mask: Tensor | None) -> Tensor:
+    """Pooled features of every exit: (E, N, d).
+
+    mask: (N, L), tokens that count; None counts padding too, as the original does.
+    """
+    hidden = model.hidden_states(prompt, latents)
+    return torch.stack([pool(hidden[layer - 1], mask) for layer in model.config.exit_layers])
 
 
 def _part_of(name: str) -> str:
@@ -136,4 +141,6 @@ def _part_of(name: str) -> str:
     part, *rest = name.removeprefix("model.").split(".")
     if part == "layers":
         return "cross_attention" if rest[1] == "cross_attention" else "blocks"
+    if rest[:1] == ["gate"]:
+        return "gate"
     return "head" if part == "auxiliary" else part

@@ -24,6 +24,7 @@ from deer_ros.model.proprioception import scaled
 from deer_ros.training.config import TrainingConfig
 from deer_ros.training.dataset import Needs, OnBad, load_frames, split_episodes
 from deer_ros.training.evaluation import Evaluate, Evaluations
+from deer_ros.training.gate_phase import GateTraining
 from deer_ros.training.policy_phase import MultiExitTraining
 from deer_ros.training.shift import cuts_of, shifted
 from deer_ros.training.start import model_from, new_model
@@ -87,6 +88,8 @@ class TrainingRun:
         torch.manual_seed(self.config.seed)
         training = MultiExitTraining(self.model, self.config.policy, self.start.pretrained)
         self._train_policy(training)
+        if self.model.head.gate is not None and len(self.model.config.exit_layers) > 1:
+            self._train_gate()
         folder = self.folder / "model"
         if self.accelerator.is_main_process:
             self._save(folder)
@@ -147,6 +150,22 @@ class TrainingRun:
         ):
             schedule = Schedule(steps, phase.warmup_steps, phase.cosine)
             self._train(name, training, groups, draw, schedule, validate, phase.gradient_clip)
+
+    def _train_gate(self) -> None:
+        phase, look = self.config.gate, self._look()
+        batches = self._batches(look, self.training)
+        held = self._batches(look, self.validation, whole=True)
+        training = GateTraining(self.model)
+
+        def draw(rng: np.random.Generator) -> tuple[Any]:
+            return (self._here(batches.draw(rng, phase.batch_windows)),)
+
+        def validate() -> dict[str, Tensor]:
+            return training(self._here(held.draw(np.random.default_rng(0), phase.batch_windows)))
+
+        groups = [training.group(phase.learning_rate, phase.weight_decay)]
+        schedule = Schedule(phase.steps, phase.warmup_steps, cosine=True)
+        self._train("gate", training, groups, draw, schedule, validate, 1.0)
 
     def _look(self) -> Look:
         """How batches see frames: as latents computed once, or as pictures if those may change."""
@@ -230,7 +249,9 @@ class TrainingRun:
 
     def _check_processes(self) -> None:
         config, world = self.config, self.accelerator.num_processes
-        least = min(config.policy.batch_windows, config.vision.batch_frames)
+        least = min(
+            config.policy.batch_windows, config.gate.batch_windows, config.vision.batch_frames
+        )
         if least < world:
             raise ValueError(
                 f"a batch of {least} cannot be shared by {world} processes; raise "

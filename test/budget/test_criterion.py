@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from deer_ros.budget.criterion import agrees, delta
-from deer_ros.model.config import METRICS
+from deer_ros.budget.criterion import agrees, delta, values
+from deer_ros.model.config import COMPARING
 
 poses = arrays(np.float32, (6,), elements=st.floats(-1, 1, width=32))
 distances = st.sampled_from(["l2", "mean", "max"])
 
 
-@given(a=poses, b=poses, metric=st.sampled_from(METRICS))
+@given(a=poses, b=poses, metric=st.sampled_from(COMPARING))
 def test_a_delta_is_symmetric_finite_and_not_below_zero(a, b, metric):
     value = delta(a, b, metric)
     assert value.dtype == np.float32 and np.ndim(value) == 0
@@ -55,7 +55,7 @@ def test_cosine_is_one_minus_the_similarity_that_torch_computes(a, b):
 
 
 @given(rows=arrays(np.float32, (4, 3, 6), elements=st.floats(-1, 1, width=32)),
-       metric=st.sampled_from(METRICS))
+       metric=st.sampled_from(COMPARING))
 def test_many_poses_at_once_give_what_each_gives_alone(rows, metric):
     together = delta(rows, rows[::-1], metric)
     assert together.shape == (4, 3)
@@ -76,3 +76,23 @@ def test_a_nan_never_agrees(threshold):
 
 def test_a_delta_equal_to_its_threshold_agrees():
     assert agrees(0.5, 0.5) and not agrees(0.5, 0.49)
+
+
+def test_a_learned_value_is_the_heads_guess_and_needs_one():
+    poses = np.zeros((4, 3, 6), np.float32)
+    guesses = np.arange(12, dtype=np.float32).reshape(4, 3)
+    assert values(poses, None, guesses, "learned") is guesses
+    with pytest.raises(ValueError, match="the metric is learned, but there are no guesses"):
+        values(poses, None, None, "learned")
+    with pytest.raises(ValueError, match="metric is 'learned'; allowed are l2, mean, max, cosine"):
+        delta(poses, poses, "learned")
+
+
+@given(rows=arrays(np.float32, (4, 3, 6), elements=st.floats(-1, 1, width=32)),
+       metric=st.sampled_from(COMPARING))
+def test_values_compare_each_exit_with_the_one_before_it(rows, metric):
+    found = values(rows, None, None, metric)
+    assert np.isnan(found[:, 0]).all()
+    np.testing.assert_array_equal(found[:, 1:], delta(rows[:, 1:], rows[:, :-1], metric))
+    with_reference = values(rows[:, 1:], rows[:, 0], None, metric)
+    np.testing.assert_array_equal(with_reference, found[:, 1:])

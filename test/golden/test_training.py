@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from deer_ros.checkpoint.official_names import Dropped, head_mlp_names, translate
 from deer_ros.training.config import PolicyPhase
-from deer_ros.training.policy_phase import MultiExitTraining
+from deer_ros.training.policy_phase import MultiExitTraining, pooled
 
 # The weight of the gripper's loss on CALVIN.
 PHASE = PolicyPhase(gripper_weight=0.01, auxiliary_weight=1.0, constant_exit_weight=0.0)
@@ -79,7 +79,7 @@ def features_of(training: MultiExitTraining) -> torch.Tensor:
     prompt, latents = model.read(ids, mask), model.see(pictures)
     hidden = torch.stack(model.hidden_states(prompt, latents), dim=1)
     assert_close(hidden.detach(), golden["hidden"].numpy(), "hidden states")
-    return training.features(prompt, latents, None, windows)
+    return pooled(model, prompt, latents, None).unflatten(1, (windows, -1))
 
 
 def samplings(training: MultiExitTraining) -> list[np.ndarray]:
