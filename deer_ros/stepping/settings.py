@@ -36,6 +36,7 @@ from deer_ros.stepping.table import (
 # ROS cannot say infinity in a parameter that refuses it; no difference of two actions is as large.
 ALWAYS = 1e9
 NEVER = -1.0
+MODELS_OWN = "auto"
 
 
 THRESHOLDS = Allowed("finite numbers, one per exit of the model", lambda values: len(values) > 0)
@@ -92,8 +93,10 @@ class Settings:
         f"Below 0: this exit is never taken ({NEVER:g} in the default). The deepest permitted exit "
         f"is always taken, whatever its number ({ALWAYS:g} in the default).")
     exit_metric: str = parameter(
-        "exit.metric", "l2", "", one_of(*METRICS),
-        "How two successive exits' pose actions are compared.")
+        "exit.metric", MODELS_OWN, "", one_of(MODELS_OWN, *METRICS),
+        "What thresholds are held against: how two successive exits' pose actions differ, or, with "
+        "`learned`, how far the head guesses to be from full depth, if the model has learned that. "
+        f"`{MODELS_OWN}`: the model's own.")
     exit_steps_per_decision: int = parameter(
         "exit.steps_per_decision", 1, "steps", number(1, 1000),
         "The criterion is asked every so many steps; in between the exit stays.")
@@ -271,7 +274,7 @@ class Settings:
             config,
             config.language.layers,
             thresholds,
-            self.exit_metric,
+            None if self.exit_metric == MODELS_OWN else self.exit_metric,
             self.exit_max_layer or None,
             self.exit_steps_per_decision,
         )
