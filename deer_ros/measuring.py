@@ -90,13 +90,14 @@ def _whole_step(
 ) -> list[float]:
     """Milliseconds to the first exit's answer, from it to the next one's, and so on."""
     exits = _exits(model)
-    reference = (exits[0] - 1,) if exits[0] > 1 else ()
+    reference = model.config.reference_layer(model.config.metric)
+    asked = exits if reference is None else (reference, *exits)
     state = model.head.initial_state()
     marks_s = [time.perf_counter()]
     latents = _with_zeros(
         model, model.see(pictures(observation, preprocessor, next(model.parameters())))
     )
-    for answer in model.answers(prompt, latents, state, reference + exits):
+    for answer in model.answers(prompt, latents, state, asked):
         answer.pose.float().cpu()  # as a step reads it, which waits for a GPU
         if answer.layer in exits:
             marks_s.append(time.perf_counter())

@@ -15,6 +15,7 @@ from deer_ros.budget.cost import CostModel
 from deer_ros.calibration.calibrate import Settings, calibrate, needed_layers
 from deer_ros.calibration.features import gather_features
 from deer_ros.calibration.rollout import roll_out
+from deer_ros.measuring import WARM_UP_STEPS
 from deer_ros.model.config import ExitConfig
 
 NEVER, ALWAYS = -1.0, 1e8
@@ -153,3 +154,13 @@ def test_a_calibration_without_guesses_solves_nothing_for_the_metric(policy):
     found = dataclasses.replace(calibrated(policy, metric="l2"), expected_errors=None)
     with pytest.raises(ValueError, match="no guesses of a head's gate"):
         found.deltas("learned")
+
+
+def test_what_is_measured_is_what_a_step_asks(policy):
+    """No answer before the first exit's: it would be measured, and never be spent."""
+    calls = []
+    policy.model.head.pose.register_forward_hook(lambda *_: calls.append(1))
+    policy.measure(steps=1)
+    exits = len(policy.config.exit_layers)
+    rounds = 1 + WARM_UP_STEPS
+    assert len(calls) == rounds * (exits + 1)  # a whole step's, and one by itself

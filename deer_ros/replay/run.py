@@ -38,7 +38,8 @@ class Lockstep:
         """table: says what every part takes; without one, that is measured."""
         self.policy = policy
         self.table = table
-        clock, times = VirtualClock(), None if table is None else VirtualTimes(table)
+        clock = VirtualClock()
+        times = None if table is None else VirtualTimes(table, policy.config)
         self._model = SharedModel(policy.model, clock, times)
         self._preprocessor = SharedPreprocessor(policy.preprocessor, clock, times)
         self._clock = clock

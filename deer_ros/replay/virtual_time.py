@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from deer_ros.budget.timing import CostTable
+from deer_ros.model.config import DeerConfig
 
 CAMERAS = 2
 
@@ -17,9 +18,10 @@ class VirtualTimes:
     divided among its parts in proportion to their own medians.
     """
 
-    def __init__(self, table: CostTable) -> None:
+    def __init__(self, table: CostTable, config: DeerConfig) -> None:
         exits = table.exit_layers
-        first_asked = 2 if exits[0] > 1 else 1  # the pseudo answer before the first exit, too
+        # The pseudo answer before the first exit, too, where there is one.
+        first_asked = 1 + (config.reference_layer(config.metric) is not None)
         layers_ms = [layer.p50 for layer in table.layers]
         before_ms = (table.preprocessing.p50 + table.vision.p50 + table.resampler.p50
                      + table.recurrent.p50)
