@@ -64,10 +64,14 @@ class ReplayFolder:
         """Run over one recording, and write its bag. runs: each with its name."""
         topics = find_topics(recording, inputs.names, inputs.transport)
         asked = [Asked(label, settings, labelled(topics, label)) for label, settings in runs]
-        with NewBag(self._free_place(recording.path)) as writer:
+        place = self._free_place(recording.path)
+        with NewBag(place) as writer:
             output = Output(writer, recording, [run.topics for run in asked])
-            return lockstep.replay(
+            result = lockstep.replay(
                 recording, topics, asked, output, inputs.instruction or None, on_message)
+        # Recordings may share a name; their replays do not, and are compared by it.
+        result.name = place.name
+        return result
 
     def finish(
         self, content: dict[str, Any], results: Sequence[BagResult], with_page: bool

@@ -394,6 +394,14 @@ def test_several_bags_of_one_name_are_kept_apart(replay, tmp_path):
         "bag", "bag_2"]
 
 
+def test_several_bags_of_one_name_are_each_compared_with_their_own_earlier_run(replay, tmp_path):
+    bags = [write_bag(tmp_path / folder / "bag", frames=frames) for folder, frames in
+            (("a", 5), ("b", 9))]
+    replay(*bags, out="first")
+    code, out, _ = replay(*bags, "--compare", tmp_path / "first", "--tolerance", 0, out="second")
+    assert code == 0 and "the same in 14 steps" in out
+
+
 def test_a_bag_of_the_simulated_robot_is_replayed(tmp_path, capsys):
     bag = Path(__file__).parents[1] / "data" / "bags" / "simulated_robot"
     code = main(["replay", str(bag), "--out", str(tmp_path / "out"), "--no-report",
