@@ -1,7 +1,8 @@
 """Official DeeR, CLIP, MPT and OpenFlamingo files to a model directory.
 
 First every file's names and shapes are read, and a plan says which tensor comes from where. Then
-the tensors are copied one by one, so that memory never holds a whole file.
+the tensors are copied one by one, so that memory never holds a whole file; but for those that older
+versions of PyTorch wrote, which can only be read whole: of them it holds one at a time.
 """
 
 from __future__ import annotations
@@ -165,6 +166,7 @@ def _survey(role: str, path: Path) -> _Survey:
             survey.here[name] = here
     if unknown:
         raise ValueError(_unknown(role, path, unknown))
+    survey.file.release()
     return survey
 
 
@@ -255,7 +257,7 @@ class _Plan:
                 progress(done, self.bytes)
 
         shapes = [(name, self.shapes[name]) for name in order]
-        write_shards(folder, shapes, lambda name: self.sources[name].read(), report, shard_bytes)
+        write_shards(folder, shapes, self._read, report, shard_bytes)
 
     def reports(self) -> tuple[FileReport, ...]:
         """What became of every tensor of every file."""
@@ -271,6 +273,13 @@ class _Plan:
             )
             for survey in self.surveys
         )
+
+    def _read(self, name: str) -> Tensor:
+        source = self.sources[name]
+        for survey in self.surveys:
+            if survey is not source.survey:
+                survey.file.release()
+        return source.read()
 
     def _add(self, survey: _Survey, name: str, here: tuple[str, ...]) -> None:
         layer = layer_index(here[0])

@@ -63,25 +63,40 @@ class OnDisk:
         return torch.frombuffer(buffer, dtype=self.dtype).as_strided(shape, self.stride)
 
 
+class OldPickle:
+    """A file that older versions of PyTorch wrote, which can only be read whole.
+
+    It is there from the first time that it is asked for until it is let go of.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._content: Any = None
+
+    def content(self) -> Any:
+        """All of it."""
+        if self._content is None:
+            self._content = _unpickled(self.path)
+        return self._content
+
+    def release(self) -> None:
+        """Free its memory."""
+        self._content = None
+
+
 @dataclass(frozen=True)
-class InMemory:
+class InOldPickle:
     """A tensor of a file that can only be read whole."""
 
-    tensor: Tensor
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Type of the values."""
-        return self.tensor.dtype
-
-    @property
-    def shape(self) -> Shape:
-        """Sizes of all axes."""
-        return tuple(self.tensor.shape)
+    file: OldPickle
+    name: str
+    dtype: torch.dtype
+    shape: Shape
 
     def rows(self, start: int, stop: int | None) -> Tensor:
         """Rows of the first axis, or all of it."""
-        return self.tensor.detach()[start:stop] if self.tensor.ndim else self.tensor.detach()
+        tensor = _weights(self.file.content())[0][self.name].detach()
+        return tensor[start:stop] if self.shape else tensor
 
 
 @dataclass(frozen=True)
@@ -89,8 +104,9 @@ class OfficialFile:
     """A file's tensors, none of them read yet, and the values beside them."""
 
     path: Path
-    tensors: Mapping[str, OnDisk | InMemory]
+    tensors: Mapping[str, OnDisk | InOldPickle]
     values: Mapping[str, Any]
+    whole: OldPickle | None = None
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> Tensor:
         """Rows `start` to `stop` of a tensor, or all of it; float32, whatever the file holds."""
@@ -100,6 +116,11 @@ class OfficialFile:
                 f"tensor {name!r} in {self.path} is of type {stored.dtype}; weights are floats."
             )
         return stored.rows(start, stop).to(torch.float32)
+
+    def release(self) -> None:
+        """Free what of the file is in memory; it is read again where it is needed again."""
+        if self.whole is not None:
+            self.whole.release()
 
     def same(self, one: str, other: str) -> bool:
         """Whether two names stand for equal tensors."""
@@ -160,24 +181,42 @@ def _from_safetensors(path: Path) -> OfficialFile:
 
 
 def _from_pickle(path: Path) -> OfficialFile:
-    content = _unpickled(path)
+    # Only archives, which newer versions of PyTorch write, say where each tensor lies.
+    whole = None if zipfile.is_zipfile(path) else OldPickle(path)
+    content = _unpickled(path) if whole is None else whole.content()
     if not isinstance(content, Mapping):
         raise ValueError(f"{path} holds a {type(content).__name__}; it must hold named tensors.")
-    key = next((k for k in NESTED if isinstance(content.get(k), Mapping)), None)
-    tensors = content if key is None else content[key]
-    values = {} if key is None else {k: v for k, v in content.items() if k != key}
+    tensors, values = _weights(content)
     for name, tensor in tensors.items():
         if not isinstance(tensor, Tensor):
             raise ValueError(
                 f"{path} has {name!r} of type {type(tensor).__name__} among its weights; they "
                 "must be tensors."
             )
-    return OfficialFile(path, {n: _place(path, t) for n, t in tensors.items()}, values)
+    if whole is None:
+        return OfficialFile(path, {n: _place(path, t) for n, t in tensors.items()}, values)
+    found = {n: InOldPickle(whole, n, t.dtype, tuple(t.shape)) for n, t in tensors.items()}
+    return OfficialFile(path, found, _without_memory(values), whole)
 
 
-def _place(path: Path, tensor: Tensor) -> OnDisk | InMemory:
-    if not tensor.is_meta:
-        return InMemory(tensor)
+def _weights(content: Mapping[str, Any]) -> tuple[Mapping[str, Any], dict[str, Any]]:
+    """The tensors of a file by name, and the values beside them."""
+    key = next((k for k in NESTED if isinstance(content.get(k), Mapping)), None)
+    if key is None:
+        return content, {}
+    return content[key], {k: v for k, v in content.items() if k != key}
+
+
+def _without_memory(value: Any) -> Any:
+    """Tensors among the values, as an optimizer's, by their shapes alone: nothing reads them."""
+    if isinstance(value, Tensor):
+        return value.to("meta")
+    if isinstance(value, Mapping):
+        return {name: _without_memory(inner) for name, inner in value.items()}
+    return [_without_memory(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _place(path: Path, tensor: Tensor) -> OnDisk:
     start = getattr(tensor.untyped_storage(), "_checkpoint_offset", None)
     if start is None:
         raise ValueError(
@@ -188,7 +227,6 @@ def _place(path: Path, tensor: Tensor) -> OnDisk | InMemory:
 
 
 def _unpickled(path: Path) -> Any:
-    # Only archives, which newer versions of PyTorch write, say where each tensor lies.
     is_archive = zipfile.is_zipfile(path)
     if is_archive and _is_torchscript(path):
         raise ValueError(

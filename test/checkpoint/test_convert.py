@@ -509,6 +509,25 @@ def test_memory_stays_below_the_larger_of_output_and_largest_input(tmp_path, suf
                   tmp_path / "deer.safetensors")
         files["deer"] = tmp_path / "deer.safetensors"
         files["config"]["checkpoint_scalars"] = official.values()
+    assert_memory_stays_below(tmp_path, files)
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
+def test_of_files_that_can_only_be_read_whole_memory_holds_one_at_a_time(tmp_path):
+    official = Official(d_model=384, llm_heads=4, layers=6, mpt_layers=6)
+    files = write_files(tmp_path, official)
+    contents = {
+        "deer": torch.load(files["deer"], weights_only=True),
+        "mpt": random_tensors(official.mpt(), 7),
+        "openflamingo": random_tensors(official.openflamingo(), 8),
+    }
+    for role, content in contents.items():
+        files[role] = tmp_path / f"{role}.pth"
+        torch.save(content, files[role], _use_new_zipfile_serialization=False)
+    assert_memory_stays_below(tmp_path, files)
+
+
+def assert_memory_stays_below(tmp_path: Path, files: dict) -> None:
     (tmp_path / "files.json").write_text(json.dumps(files, default=str))
     run = subprocess.run(
         [sys.executable, Path(__file__).with_name("measure_conversion.py"),
