@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import re
 import tempfile
+import textwrap
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -46,7 +47,8 @@ class Recording:
     """A context manager that reads one bag: its folder, or one of its files.
 
     What is damaged or missing is left out and said in `losses`, a sentence each; more may come
-    while messages are read. `topics` by name. Nothing is written beside the bag.
+    while messages are read. `notes` tell of what cannot be understood and is there all the same.
+    `topics` by name. Nothing is written beside the bag.
 
     Raises FileNotFoundError where there is nothing, BagError where nothing can be read.
     """
@@ -54,6 +56,7 @@ class Recording:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.losses: list[str] = []
+        self.notes: list[str] = []
         self.topics: dict[str, Topic] = {}
         self._types = known_types()
         self._stack = ExitStack()
@@ -226,7 +229,9 @@ class Recording:
             try:
                 self._learn_type(kind, definition)
             except Exception as error:
-                self.losses.append(f"the definition of {kind} cannot be read ({_reason(error)})")
+                # What this package reads of others is defined by ROS, whatever a bag says.
+                said = self.losses if kind.startswith(OURS) else self.notes
+                said.append(f"the definition of {kind} cannot be read ({_reason(error)})")
 
     def _learn_type(self, kind: str, definition: str) -> None:
         is_idl = definition.startswith("=" * 80 + "\nIDL: ")
@@ -238,6 +243,12 @@ class Recording:
         if kind.startswith(OURS):
             self._types.fielddefs.pop(kind, None)
         self._types.register(new)
+        try:
+            self._types.generate_msgdef(kind, ros_version=2)
+        except Exception:  # it speaks of parts that nobody defines
+            for name in new:
+                self._types.fielddefs.pop(name, None)
+            raise
 
     def _of_file(
         self, name: str, reader: Reader
@@ -279,4 +290,5 @@ def _natural(file: Path) -> list:
 
 
 def _reason(error: Exception) -> str:
-    return (str(error) or type(error).__name__).rstrip(".")
+    """In one line; a parser may quote all that it was given."""
+    return textwrap.shorten(str(error), 200, placeholder="...").rstrip(".") or type(error).__name__

@@ -137,7 +137,8 @@ class _Bag:
             self._recording.path.stem if self._recording.path.is_file() else
             self._recording.path.name,
             seconds, [run.finished() for run in self._runs], self._refused,
-            list(self._recording.losses), moved, self._notes,
+            list(self._recording.losses), moved,
+            [*(f"{note}." for note in self._recording.notes), *self._notes],
         )
 
     def _advance(self, recorded_ns: int) -> None:
@@ -234,5 +235,11 @@ class _Bag:
 
 def first_instruction(recording: Recording, topic: str) -> str | None:
     """The first text on the topic that is not empty."""
-    texts = (recording.decode(topic, data).data for _, _, data in recording.messages([topic]))
-    return next((text for text in texts if text.strip()), None)
+    for _, _, data in recording.messages([topic]):
+        try:
+            text = recording.decode(topic, data).data
+        except ValueError:  # counted where it is its turn
+            continue
+        if text.strip():
+            return text
+    return None

@@ -376,6 +376,35 @@ def test_a_topic_whose_type_nobody_knows_is_carried_along(replay, tmp_path):
     assert bytes(data) == b"\x00\x01\x00\x00\x07"
 
 
+def test_a_type_whose_definition_is_not_whole_is_carried_along_and_told(replay, tmp_path):
+    with RobotBag(tmp_path / "bag") as bag:
+        bag.instruction(START_NS - 1, "open the drawer")
+        bag.raw("/pads", "my_robot/msg/Pads", START_NS - 1, b"\x00\x01\x00\x00\x07",
+                definition="Pad[] pads\n")
+        bag.picture(STATIC, START_NS, 0)
+        bag.picture(GRIPPER, START_NS, 0)
+    assert replay(tmp_path / "bag")[0] == 0
+    (told,) = json.loads((tmp_path / "out" / "replay.json").read_text())["bags"]
+    (note,) = told["notes"]
+    assert "the definition of my_robot/msg/Pads cannot be read (Type 'my_robot/msg/Pad'" in note
+    assert told["lost"] == [], "nothing that is needed"
+    with Recording(tmp_path / "out" / "bag") as recording:
+        assert recording.topics["/pads"].definition == "Pad[] pads\n"
+        assert len(list(recording.messages(["/pads"]))) == 1
+
+
+def test_an_instruction_that_cannot_be_read_is_counted_and_the_next_one_followed(replay, tmp_path):
+    with RobotBag(tmp_path / "bag") as bag:
+        bag.raw("/instruction", "std_msgs/msg/String", START_NS - 2, b"\x00\x01\x00\x00\xff\xff")
+        bag.instruction(START_NS - 1, "open the drawer")
+        bag.picture(STATIC, START_NS, 0)
+        bag.picture(GRIPPER, START_NS, 0)
+    assert replay(tmp_path / "bag")[0] == 0
+    (told,) = json.loads((tmp_path / "out" / "replay.json").read_text())["bags"]
+    assert told["steps"] == 1
+    assert told["refused"] == {"/instruction: 6 bytes are no std_msgs/msg/String": 1}
+
+
 def test_an_existing_folder_is_replaced_only_if_it_is_a_replay_and_asked(replay, tmp_path):
     bag = write_bag(tmp_path / "bag")
     replay(bag)
