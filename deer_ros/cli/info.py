@@ -89,8 +89,16 @@ def _parts(
     config: DeerConfig, stored: Mapping[str, StoredTensor], cost: CostModel
 ) -> list[dict[str, Any]]:
     """Size and cost of every part; the layers one by one, the head with one answer."""
-    from deer_ros.budget.cost import CAMERAS, GIGA, layer_macs, resampler_macs, tower_macs
+    from deer_ros.budget.cost import (
+        CAMERAS,
+        GIGA,
+        layer_macs,
+        proprioception_macs,
+        resampler_macs,
+        tower_macs,
+    )
 
+    reads_state = config.proprioception is not None
     layers = {
         f"layers.{n - 1}.": layer_macs(config, n, cost.prompt_tokens) / GIGA
         for n in range(1, config.language.layers + 1)
@@ -98,6 +106,7 @@ def _parts(
     gflops = {
         "tower.": CAMERAS * tower_macs(config.vision) / GIGA,
         "resampler.": CAMERAS * resampler_macs(config) / GIGA,
+        **({"proprioception.": proprioception_macs(config) / GIGA} if reads_state else {}),
         "embedding.": 0.0,
         **layers,
         "head.": cost.head_gflops(1),

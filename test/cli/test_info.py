@@ -10,7 +10,7 @@ from tiny_model import write_tiny_model
 from deer_ros.budget.cost import CostModel
 from deer_ros.checkpoint import load_model, weights_sha256
 from deer_ros.cli.main import main
-from deer_ros.model.config import ExitConfig, VisionConfig
+from deer_ros.model.config import ExitConfig, ProprioceptionConfig, VisionConfig
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +32,14 @@ def test_the_parts_are_all_of_the_model(capsys, folder):
     sizes = {part["part"]: part["parameters"] for part in facts["parts"]}
     assert sizes["layer 3"] == sum(p.numel() for p in model.layers[2].parameters())
     assert sizes["head"] == sum(p.numel() for p in model.head.parameters())
+
+
+def test_what_reads_the_robots_own_state_is_a_part_too(capsys, tmp_path):
+    state = ProprioceptionConfig(("joint.one", "joint.two"), (0.0, 0.0), (1.0, 1.0))
+    facts = info(capsys, write_tiny_model(tmp_path / "m", proprioception=state))
+    assert sum(part["parameters"] for part in facts["parts"]) == facts["parameters"]
+    (part,) = [part for part in facts["parts"] if part["part"] == "proprioception"]
+    assert part["parameters"] > 0 and part["gflops"] > 0
 
 
 def test_an_exit_needs_the_weights_that_a_model_cut_there_holds(capsys, folder):
