@@ -170,6 +170,11 @@ def _read_earlier(path: Path) -> list[tuple[str, str, list]]:
     ]
     for loss in losses:
         print(f"deer replay: {path}: {loss}", file=sys.stderr)
+    if not runs:
+        raise ValueError(
+            f"{path} holds no deer_ros/msg/EndEffectorAction: no run of this policy, or one that "
+            "made no step; there is nothing to compare with."
+        )
     return runs
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deer_ros.data.bag_format import BagError, find_recordings
+from deer_ros.data.bag_format import find_recordings
 from deer_ros.data.own_messages import ACTION, STATUS
 from deer_ros.data.recording import Recording
 from deer_ros.data.stamps import stamp_ns
@@ -70,13 +70,11 @@ def read_records(bag: Path, losses: list[str]) -> dict[str, list[StepRecord]]:
     """The steps that a bag tells of, by topic of the actions. losses: takes what is damaged.
 
     A step is an action with its status; one that has lost its status is taken without costs.
-    Raises BagError where there is no action in it.
+    Empty where no step was made.
     """
     with Recording(bag) as recording:
         topics = [t.name for t in recording.topics.values() if t.kinds == (ACTION,)]
         statuses = {t.name for t in recording.topics.values() if t.kinds == (STATUS,)}
-        if not topics:
-            raise BagError(bag, "it holds no deer_ros/msg/EndEffectorAction: no run of this policy")
         partner = {_other(name): name for name in topics}
         costs: dict[tuple, object] = {}
         actions: dict[str, list] = {name: [] for name in topics}

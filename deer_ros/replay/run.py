@@ -103,6 +103,10 @@ class _Bag:
             del self._kinds[topics.twist]
             if has(recording, topics.twist):
                 self._notes.append(f"{topics.twist} is not compared with: {error}")
+        self._notes += [
+            f"{topic.name} holds {' and '.join(topic.kinds)}; all of it was copied as {topic.kind}."
+            for topic in recording.topics.values() if len(topic.kinds) > 1
+        ]
         self._started_ns: int | None = None
         self._now_ns = self._watched_ns = 0
         self._given = instruction is not None

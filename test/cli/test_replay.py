@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 from cost_tables import cost_table
-from robot_bags import GRIPPER, START_NS, STATIC, RobotBag, write_bag
+from robot_bags import GRIPPER, START_NS, STATIC, RobotBag, add_frames, write_bag
 from rosbags.rosbag2 import CompressionMode, StoragePlugin
 from tiny_model import write_tiny_model
 
@@ -157,6 +157,17 @@ def test_bags_of_other_runs_are_not_compared(replay, tmp_path):
 def test_a_bag_without_any_run_cannot_be_compared_with(replay, tmp_path):
     bag = write_bag(tmp_path / "bag")
     refused(replay(bag, "--compare", bag), "no run of this policy")
+
+
+def test_a_bag_in_which_no_step_is_made_does_not_keep_the_others_from_being_compared(
+    replay, tmp_path
+):
+    bags = [write_bag(tmp_path / "a"), write_bag(tmp_path / "b", instruction=" ")]
+    replay(*bags, out="first")
+    code, out, _ = replay(*bags, "--compare", tmp_path / "first", out="second")
+    assert code == 0 and "the same in 12 steps" in out
+    replay(bags[1], out="nothing")
+    refused(replay(*bags, "--compare", tmp_path / "nothing", out="third"), "made no step")
 
 
 def test_a_sweep_has_a_topic_and_a_section_for_each_run(replay, tmp_path):
@@ -391,6 +402,19 @@ def test_a_type_whose_definition_is_not_whole_is_carried_along_and_told(replay, 
     with Recording(tmp_path / "out" / "bag") as recording:
         assert recording.topics["/pads"].definition == "Pad[] pads\n"
         assert len(list(recording.messages(["/pads"]))) == 1
+
+
+def test_a_topic_of_two_types_is_told(replay, tmp_path):
+    with RobotBag(tmp_path / "bag") as bag:
+        bag.instruction(START_NS - 1, "open the drawer")
+        add_frames(bag, 2)
+        bag.put("/chat", "std_msgs/msg/String", START_NS, "hello")
+        del bag._connections["/chat"]
+        bag.put("/chat", "std_msgs/msg/Float64", START_NS, 1.0)
+    assert replay(tmp_path / "bag")[0] == 0
+    (told,) = json.loads((tmp_path / "out" / "replay.json").read_text())["bags"]
+    assert told["notes"] == ["/chat holds std_msgs/msg/String and std_msgs/msg/Float64; all of it "
+                             "was copied as std_msgs/msg/String."]
 
 
 def test_an_instruction_that_cannot_be_read_is_counted_and_the_next_one_followed(replay, tmp_path):
