@@ -52,8 +52,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--second-pass", type=float, default=0.5, metavar="SHARE",
                         help="of full depth's cost beyond the cheapest exit, that the thresholds "
                              "of the second pass spend (default: 0.5)")
-    parser.add_argument("--rows", type=int, default=48, metavar="N",
-                        help="thresholds of a frontier, at most (default: 48)")
+    parser.add_argument("--rows", type=int, default=64, metavar="N",
+                        help="thresholds of a frontier, at most (default: 64)")
     parser.add_argument("--windows", type=int, default=600, metavar="N",
                         help="of the method original (default: 600)")
     parser.add_argument("--seed", type=int, default=0, metavar="N",
