@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+
 import torch
 
 from deer_ros.budget.memory import weights_mib
@@ -55,3 +57,12 @@ def hold(model: DeerModel, change: DepthChange) -> None:
         )
     kept = model.layers[: change.after]
     model.layers = torch.nn.ModuleList([*kept, *change.layers]).eval()
+    if change.after < built:
+        _give_back_freed_memory()
+
+
+def _give_back_freed_memory() -> None:
+    """What was freed goes back to the system; glibc's allocator would keep some for itself."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
