@@ -48,7 +48,7 @@ ACTION, FEATURE, TIME, GATE, CHANCE = "action", "feature", "time", "gate", "chan
 
 def main() -> None:
     arguments = parse_arguments()
-    model, places = str(arguments.model), world(arguments.tasks.split(",") if arguments.tasks else [])
+    places = world(arguments.tasks.split(",") if arguments.tasks else [])
     rules = solve(arguments.model, arguments.demonstrations, arguments.average_gflops)
     file = ResultsFile(arguments.out, {
         "environment": places.name, "max_steps": places.max_steps,
@@ -61,8 +61,8 @@ def main() -> None:
             for number in range(arguments.episodes) for rule in rules]
     kept = {rollout.key for rollout in map(rollouts.Rollout.from_json, file.episodes)}
     left = [job for job in jobs if job.key not in kept]
-    for rollout in track(run_jobs(start, (model,), left, arguments.processes), len(left),
-                         lambda rollout: f"{rollout.setting} {rollout.task}"):
+    results = run_jobs(start, (str(arguments.model),), left, arguments.processes)
+    for rollout in track(results, len(left), lambda r: f"{r.setting} {r.task}"):
         file.add(asdict(rollout))
         file.episodes.append(asdict(rollout))
     found = by_setting([rollouts.Rollout.from_json(values) for values in file.episodes])

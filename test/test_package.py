@@ -24,7 +24,8 @@ EXECUTABLES = ("policy_node", "sim_node", "player_node", "recorder_node", "demo"
 NODES = EXECUTABLES[:-1]
 # Import names of what apt packages bring.
 APT_KEYS = {"cv2": "python3-opencv", "matplotlib": "python3-matplotlib", "numpy": "python3-numpy",
-            "PIL": "python3-pil", "yaml": "python3-yaml", "huggingface_hub": "huggingface-hub"}  # fmt: skip
+            "PIL": "python3-pil", "yaml": "python3-yaml",
+            "huggingface_hub": "huggingface-hub"}  # fmt: skip
 PIP_NAMES = {"cv2": "opencv-python-headless", "PIL": "pillow", "yaml": "pyyaml",
              "cv_bridge": "cv-bridge", "huggingface_hub": "huggingface-hub"}  # fmt: skip
 NO_ROS = "import sys; sys.modules['rclpy'] = None  # an import of it raises\n"

@@ -27,10 +27,11 @@ class Calibration:
     exit_layers: the model's exits, counted from 1. poses: float32 (n, E, 6). gripper: float32
     (n, E), probability of "open". reference_poses: float32 (n, 6), the pseudo action that the first
     exit is compared with, or None where there is none. expected_errors: float32 (n, E), what the
-    head's gate guessed, or None where it has none. episode: int32 (n,), which episode a step is of. taken: int32 (n,), number of the exit whose state was carried on. fingerprint: of the
-    model's weights. metric: the one that `frontiers` were computed for. method: `run-time` or
-    `original`. thresholds: by which exits were taken. frontiers: by the number of permitted exits,
-    from which `solve` answers. notes: where it comes from, for people.
+    head's gate guessed, or None where it has none. episode: int32 (n,), which episode a step is of.
+    taken: int32 (n,), number of the exit whose state was carried on. fingerprint: of the model's
+    weights. metric: the one that `frontiers` were computed for. method: `run-time` or `original`.
+    thresholds: by which exits were taken. frontiers: by the number of permitted exits, from which
+    `solve` answers. notes: where it comes from, for people.
     """
 
     exit_layers: tuple[int, ...]

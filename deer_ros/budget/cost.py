@@ -58,7 +58,7 @@ class CostModel:
     def first_exit(self) -> int:
         """The first exit that the criterion can take, counted from 0.
 
-        An exit after layer 1 has nothing to be compared with, where the model's own metric compares.
+        An exit after layer 1 has nothing to be compared with, where the model's metric compares.
         """
         exits = self.config.exit_layers
         return int(exits[0] == 1 and len(exits) > 1 and self.config.metric != LEARNED)

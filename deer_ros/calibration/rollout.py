@@ -77,7 +77,9 @@ def roll_out(
                 [_numpy(output.expected_error[:, 0, 0]) for output in outputs[skip:]], axis=1
             )
         values = criterion.values(
-            said[:, skip:], said[:, 0] if skip else None, None if guesses is None else guesses[rows],
+            said[:, skip:],
+            said[:, 0] if skip else None,
+            None if guesses is None else guesses[rows],
             metric,
         )
         agrees = values <= thresholds[alive]

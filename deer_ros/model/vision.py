@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from deer_ros.model.config import GROUPS, ResamplerConfig, VisionConfig
+from deer_ros.model.sizes import GROUPS, ResamplerConfig, VisionConfig
 
 CAMERAS = 2
 

@@ -21,7 +21,11 @@ from metaworld.envs.sawyer_reach_v3 import SawyerReachEnvV3  # noqa: E402
 SUCCESS_DISTANCE_M = 0.05
 """Of the fingertips' centre from the middle of the ball that was asked for."""
 
-_COLOURS = {"red": (0.9, 0.0, 0.0, 1.0), "green": (0.0, 0.7, 0.0, 1.0), "blue": (0.0, 0.0, 0.9, 1.0)}
+_COLOURS = {
+    "red": (0.9, 0.0, 0.0, 1.0),
+    "green": (0.0, 0.7, 0.0, 1.0),
+    "blue": (0.0, 0.0, 0.9, 1.0),
+}
 _RED = 0
 _RADIUS_M = 0.035
 _LOW_M, _HIGH_M = np.array([-0.25, 0.55, _RADIUS_M]), np.array([0.25, 0.85, _RADIUS_M])

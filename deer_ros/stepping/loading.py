@@ -35,7 +35,7 @@ def load_policy(settings: Settings) -> DeerPolicy:
     """The policy in the directory that `settings.model` names.
 
     Raises OSError or ValueError with a sentence if there is none, or its weights are not the ones
-    that `model_sha256` asks for, or not even the first exit's fit into the memory that is permitted;
+    that `model_sha256` asks for, or not even the first exit's fit into the permitted memory;
     ImportError where PyTorch is missing.
     """
     folder = model_folder(settings)

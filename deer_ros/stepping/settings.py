@@ -126,8 +126,8 @@ class Settings:
         "budget.")
     budget_max_action_error: float = parameter(
         "budget.max_action_error", 0.0, "action", number(0, 1e9),
-        "Expected root mean square difference to the full-depth action that is allowed, as cheap as "
-        "that permits; 0: no such budget.")
+        "Expected root mean square difference to the full-depth action that is allowed, as cheap "
+        "as that permits; 0: no such budget.")
     budget_confidence: float = parameter(
         "budget.confidence", 0.9, "", between(0, 1),
         "Probability with which budget.max_action_error holds.")
@@ -148,8 +148,8 @@ class Settings:
     budget_preset: str = parameter(
         "budget.preset", "", "", ANY_TEXT,
         "One of budget.presets, or empty: its budgets hold beside those that are set one by one, "
-        "of the same budget the tighter; a scope, solver, tracking or confidence that it names goes "
-        "before the parameter.")
+        "of the same budget the tighter; a scope, solver, tracking or confidence that it names "
+        "goes before the parameter.")
 
     image_transport: str = parameter(
         "image.transport", "raw", "", one_of("raw", "compressed"),

@@ -6,6 +6,8 @@ tower runs with written-out attention here and the head step by step.
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -56,7 +58,7 @@ def test_every_part_costs_what_torch_counts(config, tokens):
     assert counted_macs(lambda: model.resample(seen)) == CAMERAS * resampler_macs(config)
     for number, layer in enumerate(model.layers, start=1):
         expected = layer_macs(config, number, tokens)
-        assert counted_macs(lambda: layer(hidden, latents, prompt)) == expected
+        assert counted_macs(partial(layer, hidden, latents, prompt)) == expected
     state = model.head.initial_state()
     carried = model.head.carry(state)
     once, each = head_macs(config)

@@ -32,7 +32,7 @@ def uneven_table(medians: tuple[float, ...], above: tuple[float, ...]) -> CostTa
     table = cost_table(medians)
     segments = tuple(Milliseconds(ms, ms + more) for ms, more in zip(medians, above))
     exits = [segments[0]]
-    for number, (segment, more) in enumerate(zip(segments[1:], above[1:]), start=1):
+    for number, more in enumerate(above[1:], start=1):
         # The whole is seldom slow where one of its segments is.
         typical = sum(medians[: number + 1])
         exits.append(Milliseconds(typical, typical + more))

@@ -18,8 +18,8 @@ sys.exit(main(["set", "--peak-gflops", "8"]))
 
 @pytest.mark.parametrize("arguments, words", [
     (["--scope", "layers"], "invalid choice"), (["--average-gflops", "much"], "invalid float"),
-    (["--timeout", "-1"], "above 0"), (["--timeout", "nan"], "above 0"), (["--speed", "8"], "--speed"),
-    (["--preset"], "expected one argument"),
+    (["--timeout", "-1"], "above 0"), (["--timeout", "nan"], "above 0"),
+    (["--speed", "8"], "--speed"), (["--preset"], "expected one argument"),
 ])
 def test_a_wrong_argument_is_told_in_a_line(arguments, words, capsys):
     with pytest.raises(SystemExit) as end:

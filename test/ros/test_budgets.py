@@ -112,7 +112,7 @@ def test_a_budget_is_obeyed_by_the_next_step_of_the_same_episode(node, costs):
 
 
 @pytest.mark.parametrize("values, words", [
-    ({"budget__average_gflops": 1e-7}, "budget.average_gflops is 1e-07; a step of this model costs"),
+    ({"budget__average_gflops": 1e-7}, "budget.average_gflops is 1e-07; a step of this model"),
     ({"budget__peak_gflops": 1e-7}, "Raise budget.peak_gflops to at least"),
     ({"budget__memory_mib": 1e-3}, "budget.memory_mib is 0.001; this model needs"),
     ({"budget__latency_ms": 1e-3}, "budget.latency_ms is 0.001; this model needs"),
@@ -258,7 +258,8 @@ def test_deer_set_sets_several_at_once_and_tells_what_is_in_force(node, costs):
     done = deer_set("--preset", "shallow", "--scope", "llm", "--only", "--no-tracking")
     assert done.returncode == 0, done.stderr
     assert "budget.preset:            shallow" in done.stdout
-    assert "budget.average_gflops:    none" in done.stdout and "tracking:          off" in done.stdout
+    assert "budget.average_gflops:    none" in done.stdout
+    assert "tracking:          off" in done.stdout
     assert node.wait_for_status(lambda s: s.budget_binding == "peak_gflops").exit_layer == 2
 
     done = deer_set("--average-gflops", 1e-7)

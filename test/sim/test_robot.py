@@ -197,7 +197,8 @@ def test_the_state_has_one_length_and_holds_the_goal_or_the_last_ball(robot, tas
     assert state.shape == (STATE_SIZE,) and state.dtype == np.float32
     np.testing.assert_allclose(state[:3], robot.end_effector_position(), atol=1e-6)
     for _ in range(2):
-        np.testing.assert_allclose(robot.state()[-3:], robot._environment._get_pos_goal(), atol=0.02)
+        goal = robot._environment._get_pos_goal()
+        np.testing.assert_allclose(robot.state()[-3:], goal, atol=0.02)
         robot.step(STILL, gripper=1.0)
     assert np.abs(robot.state()[-3:]).max() > 0.05
 

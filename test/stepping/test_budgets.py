@@ -94,7 +94,8 @@ def test_what_is_no_budget_is_refused_with_its_name_and_what_is_allowed(name, va
     ("{", "no YAML"), ("8", "a YAML mapping"), ("[a, b]", "a YAML mapping"),
     ("{a: 8}", "'a': 8"), ("{1: {}}", "1: {}"), ("{a: {speed: 8}}", "'speed'; budgets are average"),
     ("{a: {average_ms: -1}}", "'a' in budget.presets: average_ms is -1"),
-    ("{a: {average_ms: .nan}}", "average_ms is nan"), ("{a: {average_ms: '8'}}", "average_ms is '8'"),
+    ("{a: {average_ms: .nan}}", "average_ms is nan"),
+    ("{a: {average_ms: '8'}}", "average_ms is '8'"),
     ("{a: {scope: layers}}", "scope is 'layers'"), ("!!python/object:os.system {}", "no YAML"),
 ])
 def test_wrong_presets_are_refused(text, words):
@@ -147,7 +148,8 @@ def test_a_step_that_began_under_the_old_budget_is_not_in_the_new_ones_average()
 
 
 def test_sentences_call_budgets_as_the_parameters_are_called():
-    sentence = "average_gflops is 1; raise average_gflops, or lower budget.peak_gflops or exit.latency_ms"
+    sentence = ("average_gflops is 1; raise average_gflops, or lower budget.peak_gflops or "
+                "exit.latency_ms")
     assert in_parameters_words(sentence) == (
         "budget.average_gflops is 1; raise budget.average_gflops, or lower budget.peak_gflops or "
         "exit.latency_ms")

@@ -39,7 +39,8 @@ def test_only_the_gate_learns_in_its_phase(tmp_path):
 def test_the_guesses_come_near_the_distances_to_full_depth(tmp_path):
     """Nearer than one number for all could."""
     folder, heard = run(tmp_path, steps=300)
-    losses = [line["validation_gate"] for (phase, _), line in heard.lines.items() if phase == "gate"]
+    losses = [line["validation_gate"] for (phase, _), line in heard.lines.items()
+              if phase == "gate"]
     assert min(losses[-10:]) < 0.5 * losses[0]
     policy = DeerPolicy.from_pretrained(folder, device="cpu")
     guesses, distances = [], []

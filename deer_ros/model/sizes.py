@@ -1,0 +1,148 @@
+"""The parts of the network and their sizes, as a model's `config.json` says them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+GROUPS = 8  # of the group norms in a `conv` tower
+
+
+
+@dataclass(frozen=True)
+class VisionConfig:
+    """The tower that turns one picture into tokens of `width` values.
+
+    `clip` is the vision transformer of CLIP (patch tokens after the last block, without its
+    final norm); `conv` is a small convolutional one, one stack of layers per camera.
+    """
+
+    type: str = "clip"
+    image_size: int = 224
+    width: int = 1024
+    patch_size: int = 14
+    layers: int = 24
+    heads: int = 16
+    mlp_ratio: float = 4.0
+    channels: tuple[int, ...] = ()
+    strides: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check_positive("vision", self)
+        if self.type == "conv":
+            self._check_conv()
+        elif self.type == "clip":
+            _check_multiple("vision", self, "image_size", "patch_size")
+            _check_multiple("vision", self, "width", "heads")
+        else:
+            raise ValueError(f"vision.type is {self.type!r}; allowed are 'clip' and 'conv'.")
+
+    def _check_conv(self) -> None:
+        if not self.channels or len(self.channels) != len(self.strides):
+            raise ValueError(
+                "vision.channels and vision.strides of a 'conv' tower need one number per layer "
+                f"each; they have {len(self.channels)} and {len(self.strides)}."
+            )
+        if any(channels % GROUPS for channels in self.channels):
+            raise ValueError(
+                f"vision.channels is {list(self.channels)}; each must be a multiple of {GROUPS}."
+            )
+        if self.channels[-1] != self.width:
+            raise ValueError(
+                f"vision.channels ends with {self.channels[-1]}, but vision.width is "
+                f"{self.width}; they must be equal."
+            )
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that the tower makes of one picture."""
+        if self.type == "clip":
+            return (self.image_size // self.patch_size) ** 2
+        side = self.image_size
+        for stride in self.strides:
+            side = math.ceil(side / stride)
+        return side * side
+
+
+@dataclass(frozen=True)
+class ResamplerConfig:
+    """The perceiver resampler: `latents` learned queries that read the tokens of one picture."""
+
+    depth: int = 6
+    latents: int = 64
+    heads: int = 8
+    head_dim: int = 64
+    mlp_ratio: int = 4
+
+    def __post_init__(self) -> None:
+        _check_positive("resampler", self)
+
+
+@dataclass(frozen=True)
+class LanguageConfig:
+    """The decoder: blocks with ALiBi, some preceded by gated cross-attention to the pictures."""
+
+    width: int = 2048
+    layers: int = 12
+    heads: int = 16
+    mlp_ratio: int = 4
+    vocabulary: int = 50280
+    qk_layer_norm: bool = True
+    alibi_bias_max: float = 8.0
+    layer_norm_eps: float = 1e-5
+    cross_attention_every: int = 1
+    cross_attention_heads: int = 8
+    cross_attention_head_dim: int = 64
+    cross_attention_mlp_ratio: int = 4
+
+    def __post_init__(self) -> None:
+        _check_positive("language", self)
+        _check_multiple("language", self, "width", "heads")
+
+    def has_cross_attention(self, layer: int) -> bool:
+        """Whether `layer`, counted from 1, is preceded by gated cross-attention."""
+        return layer % self.cross_attention_every == 0
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """The action head: maximum over the tokens, a stack of LSTM layers, two small MLPs.
+
+    `gate_width` is the hidden width of a third MLP, which guesses how far an exit's pose is from
+    full depth's; `None` where there is none, as in the published models.
+    """
+
+    lstm_width: int = 1024
+    lstm_layers: int = 4
+    lstm_layer_norm: bool = True
+    mlp_widths: tuple[int, ...] = (1024, 512)
+    mlp_layer_norm: bool = True
+    lstm_dropout: float = 0.3
+    mlp_dropout: float = 0.4
+    gate_width: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_positive("head", self)
+        for name in ("lstm_dropout", "mlp_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(
+                    f"head.{name} is {getattr(self, name)}; it must be at least 0 and below 1."
+                )
+
+
+def _check_positive(part: str, config: Any) -> None:
+    """Every number of a part, but for its dropouts, is a size or a scale: finite and above zero."""
+    for name, value in vars(config).items():
+        for number in value if isinstance(value, tuple) else (value,):
+            counts = isinstance(number, (int, float)) and not isinstance(number, bool)
+            if counts and not name.endswith("dropout") and not 0 < number < math.inf:
+                raise ValueError(f"{part}.{name} is {value}; it must be finite and above zero.")
+
+
+def _check_multiple(part: str, config: Any, large: str, small: str) -> None:
+    if getattr(config, large) % getattr(config, small):
+        raise ValueError(
+            f"{part}.{large} {getattr(config, large)} is not a multiple of {part}.{small} "
+            f"{getattr(config, small)}."
+        )
