@@ -94,6 +94,8 @@ def head_parameters(config: DeerConfig) -> int:
         linear = sum(a * b + b for a, b in zip(sizes, sizes[1:])) + sizes[-1] * outputs + outputs
         norms = 2 * sum(head.mlp_widths) if head.mlp_layer_norm else 0
         parameters += linear + norms
+    if head.gate_width is not None:
+        parameters += (hidden + 6 + 1) * head.gate_width + head.gate_width + 1
     return parameters
 
 
