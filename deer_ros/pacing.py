@@ -15,7 +15,7 @@ from deer_ros.budget.cost import CostModel
 from deer_ros.budget.deadline import Deadline, SegmentTimes
 from deer_ros.budget.depth import permitted_depth
 from deer_ros.budget.frontier import Frontier
-from deer_ros.budget.solution import Solution, solve
+from deer_ros.budget.solution import Solution, metric_in_force, solve
 from deer_ros.budget.timing import CostTable
 from deer_ros.budget.tracking import Tracker
 from deer_ros.decision import StepCost
@@ -51,7 +51,8 @@ class Facts:
     @property
     def cost(self) -> CostModel:
         """Costs of the prompt in force; before there is one, of a usual one."""
-        return CostModel(self.config, self.tokens or self.config.prompt.usual_tokens)
+        metric = metric_in_force(self.config, self.calibration, self.metric)
+        return CostModel(self.config, self.tokens or self.config.prompt.usual_tokens, metric)
 
     def solve(self, budget: Budget) -> Solution:
         """The solution for `budget`. Raises BudgetError."""

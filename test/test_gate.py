@@ -10,6 +10,7 @@ from episodes import make_episode
 from tiny_model import INSTRUCTIONS, tiny_config, write_tiny_model
 
 from deer_ros import Budget, DeerPolicy, Observation
+from deer_ros.budget.budget import BudgetError
 from deer_ros.budget.calibration import Calibration
 from deer_ros.budget.cost import CostModel
 from deer_ros.calibration.calibrate import Settings, calibrate, needed_layers
@@ -17,6 +18,7 @@ from deer_ros.calibration.features import gather_features
 from deer_ros.calibration.rollout import roll_out
 from deer_ros.measuring import WARM_UP_STEPS
 from deer_ros.model.config import ExitConfig
+from deer_ros.search.start import find_start
 
 NEVER, ALWAYS = -1.0, 1e8
 TEXT = INSTRUCTIONS[0]
@@ -164,3 +166,53 @@ def test_what_is_measured_is_what_a_step_asks(policy):
     exits = len(policy.config.exit_layers)
     rounds = 1 + WARM_UP_STEPS
     assert len(calls) == rounds * (exits + 1)  # a whole step's, and one by itself
+
+
+@pytest.mark.parametrize(("own", "asked"), [("l2", "learned"), ("learned", "l2")])
+@pytest.mark.parametrize("interval", [1, 2])
+def test_a_budget_is_kept_under_the_metric_in_force_not_the_models_own(
+    tmp_path, own, asked, interval
+):
+    """A comparison costs one more answer; a guess can take an exit after layer 1, too."""
+    exits = ExitConfig(interval=interval, metric=own)
+    model = write_tiny_model(tmp_path, head=GATED, exits=exits)
+    policy = DeerPolicy.from_pretrained(model, device="cpu")
+    policy.calibration = calibrated(policy, metric=asked)
+    policy.expect(TEXT)
+    cost = CostModel(policy.config, policy._prompt.tokens, asked)
+    for peak in cost.exit_gflops("step")[1:]:
+        # A deadline has every exit asked on the way.
+        budget = Budget(peak_gflops=peak, average_gflops=peak, latency_ms=1e6, scope="step")
+        assert policy.set_budget(budget, metric=asked).max_layer > policy.config.exit_layers[0]
+        assert policy.step(observation(), TEXT).cost.step_gflops <= peak * (1 + 1e-9)
+    least = cost.fixed_gflops
+    policy.set_budget(Budget(average_gflops=least, scope="step"), metric=asked)
+    steps = [policy.step(observation(seed), TEXT).cost.step_gflops for seed in range(5)]
+    assert steps == pytest.approx([least] * 5)
+    with pytest.raises(BudgetError, match="before the first exit can be taken"):
+        policy.set_budget(Budget(average_gflops=0.99 * least, scope="step"), metric=asked)
+    assert policy.budget.average_gflops == least
+
+
+@pytest.mark.parametrize("metric", ["learned", "manhattan"])
+@pytest.mark.parametrize("budget", [Budget(average_gflops=1e6), Budget(peak_gflops=1e6)])
+def test_a_budget_under_a_metric_that_the_model_lacks_is_refused_before_any_step(
+    tmp_path, metric, budget
+):
+    policy = DeerPolicy.from_pretrained(write_tiny_model(tmp_path), device="cpu")
+    with pytest.raises(ValueError, match=metric):
+        policy.set_budget(budget, metric=metric)
+    assert policy.budget is None
+    policy.step(observation(), TEXT)
+
+
+def test_a_search_of_a_calibrated_gate_starts_under_its_metric(tmp_path):
+    """Where the model's own one could not take the first exit, and so refused the budget."""
+    exits = ExitConfig(interval=1, metric="l2")
+    model = write_tiny_model(tmp_path, head=GATED, exits=exits)
+    policy = DeerPolicy.from_pretrained(model, device="cpu")
+    calibration = calibrated(policy, metric="learned")
+    tokens = policy.config.prompt.usual_tokens
+    least = CostModel(policy.config, tokens, "learned").exit_gflops("llm")[0]
+    start = find_start(policy.config, Budget(average_gflops=least), tokens, 6, calibration)
+    assert (start.metric, start.solved, start.thresholds[0]) == ("learned", True, ALWAYS)

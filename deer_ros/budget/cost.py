@@ -19,10 +19,14 @@ GIGA = 1e9
 
 @dataclass(frozen=True)
 class CostModel:
-    """Costs of one step of a model with a prompt of `prompt_tokens` tokens."""
+    """Costs of one step of a model with a prompt of `prompt_tokens` tokens.
+
+    metric: that exits are taken by; None: the model's own.
+    """
 
     config: DeerConfig
     prompt_tokens: int
+    metric: str | None = None
 
     @property
     def vision_gflops(self) -> float:
@@ -45,9 +49,10 @@ class CostModel:
         """Answers of the head when every exit up to this one is asked, counted from 0.
 
         The first is compared with one more answer, of the layer before it, where there is one and
-        the model's own metric compares.
+        the metric compares.
         """
-        return exit_index + 1 + (self.config.reference_layer(self.config.metric) is not None)
+        metric = self.metric or self.config.metric
+        return exit_index + 1 + (self.config.reference_layer(metric) is not None)
 
     def step_gflops(self, exit_index: int) -> float:
         """A whole step that asks every exit up to this one, counted from 0, and leaves there."""
@@ -58,10 +63,10 @@ class CostModel:
     def first_exit(self) -> int:
         """The first exit that the criterion can take, counted from 0.
 
-        An exit after layer 1 has nothing to be compared with, where the model's metric compares.
+        An exit after layer 1 has nothing to be compared with, where the metric compares.
         """
-        exits = self.config.exit_layers
-        return int(exits[0] == 1 and len(exits) > 1 and self.config.metric != LEARNED)
+        exits, metric = self.config.exit_layers, self.metric or self.config.metric
+        return int(exits[0] == 1 and len(exits) > 1 and metric != LEARNED)
 
     @property
     def fixed_gflops(self) -> float:

@@ -10,6 +10,7 @@ import numpy as np
 from deer_ros.budget.budget import Budget, BudgetError
 from deer_ros.budget.calibration import Calibration
 from deer_ros.budget.cost import CostModel
+from deer_ros.budget.criterion import check_metric
 from deer_ros.budget.depth import Depth, permitted_depth, rounded_up
 from deer_ros.budget.families import family_ladder
 from deer_ros.budget.frontier import Frontier, Samples, in_order
@@ -66,18 +67,30 @@ def solve(
 
     max_layer: the deepest layer that is loaded or permitted otherwise; None: all of the model's.
     dtype: of the weights, for `memory_mib`. metric: of the criterion; None: the calibration's, or
-    else the model's own. Raises BudgetError, with the reachable interval, for a budget that cannot
-    be met, or that lacks its table or calibration.
+    else the model's own; `cost` is taken under it. Raises BudgetError, with the reachable interval,
+    for a budget that cannot be met, or that lacks its table or calibration; ValueError for a metric
+    that the model does not have.
     """
     if calibration is not None and calibration.exit_layers != config.exit_layers:
         raise BudgetError(
             f"the calibration has exits after layers {list(calibration.exit_layers)}, the model "
             f"after {list(config.exit_layers)}; run `deer calibrate` for this model."
         )
-    if metric is None:
-        metric = config.metric if calibration is None else calibration.metric
+    metric = metric_in_force(config, calibration, metric)
+    check_metric(metric)
+    config.check_metric(metric)
+    cost = replace(cost, metric=metric)
     depth = permitted_depth(budget, config, cost, table, max_layer, dtype)
     return _Solver(budget, config, cost, table, calibration, metric, depth).solution()
+
+
+def metric_in_force(
+    config: DeerConfig, calibration: Calibration | None, asked: str | None
+) -> str:
+    """The metric that is asked for, or else the calibration's, or else the model's own."""
+    if asked is not None:
+        return asked
+    return config.metric if calibration is None else calibration.metric
 
 
 @dataclass(frozen=True)

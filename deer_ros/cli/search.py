@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from deer_ros.budget.budget import Budget
     from deer_ros.checkpoint.thresholds import SearchedThresholds
     from deer_ros.model.config import DeerConfig
     from deer_ros.search.scoring import Scorer
@@ -134,11 +133,11 @@ def _prepared(
     config, _ = inspect_model(folder)
     out = _out(folder, arguments.out)
     max_layer = config.permitted_exits(arguments.max_layer)[-1]
-    exits = searched_exits(config.exit_layers, max_layer)
     calibration = find_calibration(folder, arguments.calibration)
     given = None if arguments.start is None else _numbers(arguments.start)
-    name, scorer, tokens, first = _scorer(arguments, folder, config, budget, stack)
+    name, scorer, tokens, first = _scorer(arguments, folder, config, stack)
     start = find_start(config, budget, tokens, max_layer, calibration, given)
+    exits = searched_exits(config.exit_layers, max_layer, start.metric)
     deltas = None if calibration is None else calibration.deltas(start.metric)
     seeds = range(first, first + arguments.episodes)
     problem = Problem(
@@ -161,11 +160,9 @@ def _prepared(
 
 
 def _scorer(
-    arguments: argparse.Namespace, folder: Path, config: DeerConfig, budget: Budget,
-    stack: ExitStack,
+    arguments: argparse.Namespace, folder: Path, config: DeerConfig, stack: ExitStack
 ) -> tuple[str, Scorer, int, int]:
     """Its name, itself, tokens of its prompts on average, and the first seed."""
-    from deer_ros.budget.cost import CostModel
     from deer_ros.search.scoring import load_scorer
 
     if arguments.scorer is not None:
@@ -177,13 +174,11 @@ def _scorer(
     from deer_ros.evaluation import metaworld
     from deer_ros.model.prompt import PromptEncoder
     from deer_ros.search.simulator import SimulatorScorer
-    from deer_ros.search.start import check_reachable
     from deer_ros.sim.tasks import find_task
 
     world = metaworld.world(arguments.tasks.split(",") if arguments.tasks else ())
     prompts = PromptEncoder.load(folder, config.prompt)
     counts = [len(prompts.encode(find_task(task).instruction)) for task in world.tasks]
-    check_reachable(budget, CostModel(config, min(counts)))
     scorer = SimulatorScorer(world, arguments.scope)
     stack.callback(scorer.close)
     return (

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from deer_ros.budget.solver import ALWAYS
+from deer_ros.model.config import LEARNED
 
 # Without a calibration and without any threshold to go by: what steps of most policies differ by.
 USUAL = (1e-3, 1.0)
@@ -76,14 +77,14 @@ class Space:
         return tuple(found)
 
 
-def searched_exits(exit_layers: Sequence[int], max_layer: int) -> tuple[int, ...]:
+def searched_exits(exit_layers: Sequence[int], max_layer: int, metric: str) -> tuple[int, ...]:
     """Numbers of the exits whose threshold matters, of those up to `max_layer`.
 
-    The deepest is always taken, and one after layer 1 never: nothing comes before it. ValueError
-    where none is left.
+    The deepest is always taken, and one after layer 1 never where `metric` compares: nothing comes
+    before it. ValueError where none is left.
     """
     permitted = [k for k, layer in enumerate(exit_layers) if layer <= max_layer]
-    exits = tuple(k for k in permitted[:-1] if exit_layers[k] > 1)
+    exits = tuple(k for k in permitted[:-1] if exit_layers[k] > 1 or metric == LEARNED)
     if not exits:
         raise ValueError(
             f"up to layer {max_layer} this model has no exit that it may take or leave, so there "

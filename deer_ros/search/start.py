@@ -37,17 +37,17 @@ def find_start(
     max_layer: the deepest permitted layer. given: one per exit of the model, or per permitted one.
     Raises ValueError where they do not fit; BudgetError for a budget that cannot be met.
     """
-    cost = CostModel(config, prompt_tokens)
-    check_reachable(budget, cost)
-    if given is not None:
-        return _start(config, max_layer, given, config.metric)
-    if calibration is not None and budget.limits:
-        solution = solve(budget, config, cost, None, calibration, max_layer)
-        return _start(config, max_layer, solution.thresholds, solution.metric, solved=True)
-    return _start(config, max_layer, config.thresholds, config.metric)
+    solved = given is None and calibration is not None and bool(budget.limits)
+    metric = calibration.metric if solved else config.metric
+    cost = CostModel(config, prompt_tokens, metric)
+    _check_reachable(budget, cost)
+    thresholds = config.thresholds if given is None else given
+    if solved:
+        thresholds = solve(budget, config, cost, None, calibration, max_layer).thresholds
+    return _start(config, max_layer, thresholds, metric, solved)
 
 
-def check_reachable(budget: Budget, cost: CostModel) -> None:
+def _check_reachable(budget: Budget, cost: CostModel) -> None:
     """BudgetError for an average below what a step costs that leaves as early as it can."""
     least = float(cost.exit_gflops(budget.scope)[cost.first_exit])
     asked = budget.average_gflops
@@ -64,7 +64,7 @@ def _start(
     max_layer: int,
     thresholds: Sequence[float],
     metric: str,
-    solved: bool = False,
+    solved: bool,
 ) -> Start:
     rule = ExitRule.of(config, config.exit_layers[-1], thresholds, metric, max_layer)
     finite = tuple(float(min(max(t, NEVER), ALWAYS)) for t in rule.thresholds)

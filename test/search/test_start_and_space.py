@@ -65,13 +65,17 @@ def test_a_span_that_leaves_nothing_to_look_at_is_refused(span):
 def test_the_deepest_exit_and_one_after_layer_1_have_no_threshold_that_matters(
     layers, deepest, exits
 ):
-    assert searched_exits(layers, deepest) == exits
+    assert searched_exits(layers, deepest, "l2") == exits
+
+
+def test_an_exit_after_layer_1_is_searched_where_nothing_is_compared():
+    assert searched_exits((1, 2, 3), 3, "learned") == (0, 1)
 
 
 @pytest.mark.parametrize(("layers", "deepest"), [((2, 4, 6), 2), ((6,), 6), ((1, 2), 2)])
 def test_a_model_with_one_exit_has_nothing_to_search(layers, deepest):
     with pytest.raises(ValueError, match="no thresholds to search"):
-        searched_exits(layers, deepest)
+        searched_exits(layers, deepest, "l2")
 
 
 def test_a_calibrated_model_starts_from_what_is_solved_for_the_budget():
