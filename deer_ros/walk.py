@@ -99,7 +99,7 @@ def walk(
 
     exit_layer, kept: as `ExitRule.layers` takes them. timer: with it every permitted exit on the
     way is asked, so that there is an answer from the last one when time is up.
-    Raises NonFiniteActionError for an answer of NaN or infinity.
+    Raises NonFiniteActionError for an answer, or a gate's guess, of NaN or infinity.
     """
     exits = model.config.exit_layers
     layers = rule.layers(exit_layer, kept)
@@ -176,12 +176,22 @@ def _value(
 ) -> float:
     """The criterion's value at an exit; NaN where there is nothing to compare with."""
     if metric == LEARNED:
-        return float(answer.expected_error)
+        return _checked_guess(answer)
     return np.nan if reference is None else criterion.delta(pose, reference, metric)
 
 
 def _pose(answer: Answer) -> np.ndarray:
     return answer.pose[0].float().cpu().numpy()
+
+
+def _checked_guess(answer: Answer) -> float:
+    guess = float(answer.expected_error)
+    if not np.isfinite(guess):
+        raise NonFiniteActionError(
+            f"the gate's guess after layer {answer.layer} is {guess}; without one that is finite "
+            "there is no telling whether that exit may be taken."
+        )
+    return guess
 
 
 def _checked_pose(answer: Answer) -> np.ndarray:

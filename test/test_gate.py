@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
 from episodes import make_episode
 from tiny_model import INSTRUCTIONS, tiny_config, write_tiny_model
 
@@ -16,6 +17,7 @@ from deer_ros.budget.cost import CostModel
 from deer_ros.calibration.calibrate import Settings, calibrate, needed_layers
 from deer_ros.calibration.features import gather_features
 from deer_ros.calibration.rollout import roll_out
+from deer_ros.decision import NonFiniteActionError
 from deer_ros.measuring import WARM_UP_STEPS
 from deer_ros.model.config import ExitConfig
 from deer_ros.search.start import find_start
@@ -67,6 +69,18 @@ def test_the_first_exit_is_asked_without_an_answer_before_it(policy):
     cost = CostModel(policy.config, policy._prompt.tokens)
     assert cost.first_exit == 0
     assert step.cost.step_gflops == pytest.approx(cost.fixed_gflops)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_guess_that_is_not_finite_is_a_fault_and_no_reason_to_go_deeper(policy, value):
+    policy.set_thresholds([ALWAYS] * len(policy.config.exit_layers), metric="learned")
+    before = [part.clone() for part in policy.state]
+    torch.nn.init.constant_(policy.model.head.gate[2].bias, value)
+    with pytest.raises(NonFiniteActionError, match="the gate's guess after layer"):
+        policy.step(observation(), TEXT)
+    assert all(torch.equal(a, b) for a, b in zip(before, policy.state))
+    policy.set_thresholds([ALWAYS] * len(policy.config.exit_layers), metric="l2")
+    policy.step(observation(), TEXT)  # which asks no gate
 
 
 def test_a_gate_changes_no_action(folder, policy):
