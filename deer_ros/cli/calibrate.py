@@ -100,6 +100,8 @@ def _calibrate(
     from deer_ros.policy import DeerPolicy
 
     policy = DeerPolicy.from_pretrained(folder, arguments.device, arguments.dtype)
+    # Before the demonstrations, which take their time.
+    policy.config.check_metric(settings.metric or policy.config.metric)
     fingerprint = weights_fingerprint(folder)
     keys = LeRobotKeys.parse(arguments.lerobot)
     episodes = read_all_episodes(

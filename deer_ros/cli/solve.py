@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
     solution = solve(
         budget, config, cost, table, calibration, arguments.max_layer, dtype, arguments.metric
     )
-    facts = describe(solution, budget, config, cost)
+    facts = describe(solution, budget, config, replace(cost, metric=solution.metric))
     if arguments.json:
         print(json.dumps(facts, indent=2))
     else:

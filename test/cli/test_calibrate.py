@@ -19,6 +19,7 @@ from deer_ros.budget.calibration import Calibration
 from deer_ros.checkpoint.fingerprint import find_calibration, weights_fingerprint
 from deer_ros.cli.main import main
 from deer_ros.data.bags import EpisodeBagWriter
+from deer_ros.policy import DeerPolicy
 from deer_ros.resources import bundled_model
 
 FILE = "calibration.safetensors"
@@ -101,6 +102,15 @@ def test_any_robots_recording_is_read_as_replay_reads_it(capsys, model, tmp_path
     half = calibrate(capsys, model, tmp_path / "bag", *rules, "--param", "control_rate:=10.0")
     assert (half["episodes"], half["frames"]) == (4, 12)
     assert "lacks /camera/static/image" in refused(capsys, model, tmp_path / "bag")
+
+
+def test_a_metric_that_the_model_lacks_is_refused_before_demonstrations_are_read(
+    capsys, demonstrations, model, monkeypatch
+):
+    read = []
+    monkeypatch.setattr(DeerPolicy, "features", lambda *_: read.append(1))
+    sentence = refused(capsys, model, demonstrations, "--metric", "learned")
+    assert "the metric learned needs a model whose head has a gate" in sentence and not read
 
 
 def test_what_a_killed_recorder_left_is_used_where_that_is_wanted(

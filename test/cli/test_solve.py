@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 from calibrated_model import write_calibrated_model
 from cost_tables import cost_table
-from tiny_model import INSTRUCTIONS, write_tiny_model
+from tiny_model import INSTRUCTIONS, tiny_config, write_tiny_model
 
 from deer_ros import DeerPolicy
 from deer_ros.budget.budget import Budget
@@ -41,6 +42,17 @@ def refused(capsys, model, *arguments) -> str:
     assert streams.out == "" and streams.err.count("\n") == 1, streams.err
     assert streams.err.startswith("deer solve: ")
     return streams.err
+
+
+def test_the_answer_adds_up_under_another_metric_than_the_models_own(capsys, tmp_path):
+    gated = dataclasses.replace(tiny_config().head, gate_width=8)
+    model = write_calibrated_model(tmp_path / "gated", head=gated)
+    facts = answer(
+        capsys, model, "--average-gflops", 0.0003, "--metric", "learned", "--solver", "gamma"
+    )
+    spent = sum(e["share"] * e["step_gflops"] for e in facts["exits"])
+    assert facts["metric"] == "learned"
+    assert facts["expected_step_gflops"] == pytest.approx(spent, rel=1e-12)
 
 
 @pytest.mark.parametrize("solver", ["optimal", "exponential", "gaussian", "gamma"])
