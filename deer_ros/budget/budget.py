@@ -49,7 +49,7 @@ class Budget:
             value = getattr(self, name)
             if value is None:
                 continue
-            if not (_is_real(value) and math.isfinite(value) and value > 0):
+            if not (_is_real(value) and _is_positive(value)):
                 raise ValueError(
                     f"{name} is {value!r}; it must be a finite number above 0, or None for no "
                     "such budget."
@@ -81,3 +81,10 @@ class Budget:
 
 def _is_real(value: object) -> bool:
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def _is_positive(value: numbers.Real) -> bool:
+    try:
+        return 0 < float(value) < math.inf
+    except OverflowError:  # a whole number beyond what a float can hold
+        return False

@@ -15,7 +15,9 @@ LIMITS = (
 
 
 @pytest.mark.parametrize("name", LIMITS)
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -1, 0, 0.0, True, "8", [8]])
+@pytest.mark.parametrize(
+    "value", [math.nan, math.inf, -math.inf, 10**400, -1, 0, 0.0, True, "8", [8]]
+)
 def test_a_limit_is_a_finite_number_above_zero(name, value):
     with pytest.raises(ValueError, match=f"{name} is .*finite number above 0"):
         Budget(**{name: value})

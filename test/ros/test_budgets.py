@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import subprocess
@@ -10,12 +11,13 @@ import sys
 import pytest
 from calibrated_model import write_calibrated_model
 from policy_client import running_policy
-from tiny_model import INSTRUCTIONS
+from tiny_model import INSTRUCTIONS, tiny_config
 
 from deer_ros.budget.cost import CostModel
 from deer_ros.budget.memory import weights_mib
 from deer_ros.checkpoint.directory import inspect_model
 from deer_ros.control.safety import State
+from deer_ros.model.config import ExitConfig
 from deer_ros.model.prompt import PromptEncoder
 from deer_ros.stepping.budgets import LIMITS
 
@@ -299,3 +301,26 @@ def test_a_node_does_not_run_without_a_limit_that_was_asked_for_wrongly(folder, 
         client.wait_until(lambda: "a step of this model costs" in client.said())
         assert client.set(budget__average_gflops=0.0).successful
         assert client.change_state("configure") and client.change_state("activate")
+
+
+def test_a_gates_guesses_keep_a_budget_and_the_metric_changes_between_two_steps(tmp_path):
+    gated = dataclasses.replace(tiny_config().head, gate_width=8)
+    folder = write_calibrated_model(
+        tmp_path / "model", head=gated, exits=ExitConfig(interval=1, metric="learned"))
+    config, _ = inspect_model(folder)
+    tokens = len(PromptEncoder.load(folder, config.prompt).encode(SHORT))
+    first = float(CostModel(config, tokens).exit_gflops("llm")[0])
+    with running_policy(tmp_path, model=str(folder), allow_simulation_model=True,
+                        episode__max_duration=3600.0, safety__frozen_image_timeout=0.0) as client:
+        client.wait_until(lambda: client.diagnostics and client.state() == "active")
+        client.tell(SHORT)
+        client.wait_for_status(lambda s: s.state == State.RUNNING and s.exit_layer == 6)
+        # Nothing is compared: the exit after layer 1 can be taken, too.
+        assert after(client, budget__average_gflops=first).exit_layer == 1
+        result = client.set_all(exit__metric="l2")
+        assert not result.successful and "metric learned, and l2 is asked for" in result.reason
+        result = client.set_all(exit__metric="l2", budget__solver="gamma")
+        assert not result.successful and "before the first exit can be taken" in result.reason
+        status = after(
+            client, exit__metric="l2", budget__solver="gamma", budget__average_gflops=2 * first)
+        assert status.exit_layer > 1
