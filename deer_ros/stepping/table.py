@@ -96,7 +96,10 @@ def _converted(value: Any, kind: type) -> Any:
         items = [_converted(item, float) for item in value]
         return None if None in items else tuple(items)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:  # texts can hold whole numbers that no float can
+            return None
     return value if type(value) is kind else None
 
 

@@ -41,8 +41,9 @@ def test_a_mixed_list_that_ros2_param_sends_as_text_is_read():
 
 @pytest.mark.parametrize("name, value", [
     ("safety.workspace_min", "[1, 2"), ("safety.workspace_min", "[1, NaN, 2]"),
-    ("safety.workspace_min", '["1", 2, 3]'), ("control_rate", math.nan),
-    ("control_rate", math.inf), ("control_rate", -1.0),
+    ("safety.workspace_min", '["1", 2, 3]'), ("safety.workspace_min", f"[1, 2, -{10**400}]"),
+    ("control_rate", 10**400), ("control_rate", math.nan), ("control_rate", math.inf),
+    ("control_rate", -1.0),
     ("control_rate", True), ("control_rate", "8"), ("control_rate", None), ("control_rate", [8.0]),
     ("exit.thresholds", [0.1, math.nan, 1.0]), ("exit.thresholds", [0.1, math.inf]),
     ("exit.thresholds", []), ("exit.thresholds", "0.1"), ("exit.thresholds", ["a", "b", "c"]),
