@@ -116,7 +116,7 @@ class Steady:
         self.rule = rule
         self.spent = Spent()
 
-    def learn(self, cost: StepCost) -> None:
+    def learn(self, cost: StepCost, decides: bool = True) -> None:
         """Take in what a step cost."""
         self.spent = self.spent.plus(cost)
 
@@ -165,12 +165,13 @@ class Pacing:
             )
         return self._rule_of(self._ladder.row(knob, self.spent.steps))
 
-    def learn(self, cost: StepCost) -> None:
-        """Take in what a step cost."""
+    def learn(self, cost: StepCost, decides: bool = True) -> None:
+        """Take in what a step cost. decides: False where it kept an earlier step's exit."""
         self.spent = self.spent.plus(cost)
         for average, tracker in self._trackers.items():
             in_ms = average == "average_ms"
-            tracker.update(getattr(cost, "step_ms" if in_ms else f"{self.budget.scope}_gflops"))
+            spent = getattr(cost, "step_ms" if in_ms else f"{self.budget.scope}_gflops")
+            tracker.update(spent, decides)
 
     @property
     def deadline(self) -> Deadline | None:

@@ -333,10 +333,10 @@ class DeerPolicy:
 
     def commit(self, step: Step) -> None:
         """Advance the recurrent state to what follows from `step`, and count what it cost."""
+        self.pacing.learn(step.cost, self._steps % self.rule.steps_per_decision == 0)
         self._state = step._state
         self._steps += 1
         self._last_exit = step.exit_layer
-        self.pacing.learn(step.cost)
 
     @torch.inference_mode()
     def explain(self, observation: Observation, instruction: str | np.ndarray) -> Explanation:

@@ -102,6 +102,17 @@ def test_without_tracking_thresholds_stay_between_two_rows_whatever_is_spent(pol
     assert seen <= {tuple(map(float, row[:-1])) for row in rows[low:low + 2]}
 
 
+@pytest.mark.parametrize("share", [0.1, 0.5])
+def test_an_average_is_kept_where_exits_are_kept_for_several_steps(policy, share):
+    asked, held, steps = between(policy, share), 10, 400
+    policy.set_budget(Budget(average_gflops=asked), steps_per_decision=held)
+    for number in range(steps):
+        policy.step(noise(number), TEXT)
+    llm = costs(policy)
+    bound = (llm[-1] - llm[0]) * (1 / GAIN + held) / steps
+    assert abs(policy.pacing.spent.llm_gflops - asked) <= bound
+
+
 def test_uncommitted_steps_move_no_threshold_and_count_as_nothing(policy):
     policy.set_budget(Budget(average_gflops=between(policy, 0.5)))
     before = policy.rule

@@ -19,15 +19,17 @@ class Tracker:
     `lowest` the cheapest one.
 
     Bound: let every step cost between `lowest` and `highest`, let a step by the dearest rule cost
-    at least `asked`, and one by the cheapest at most `asked`. Then after T steps, for every
-    sequence of costs, however they were chosen,
+    at least `asked`, and one by the cheapest at most `asked`. Let at most n steps go by one aim: the
+    one that decides, and those that keep its exit. Then after T steps, for every sequence of costs,
+    however they were chosen,
 
-        |mean cost - asked| <= (highest - lowest) * (1 / gain + 1) / T.
+        |mean cost - asked| <= (highest - lowest) * (1 / gain + n) / T.
 
     Proof: where gain * deficit >= highest - lowest, the aim is at least `highest` wherever it
-    started from, and the deficit cannot grow; below that, one step adds at most highest - lowest to
-    it. So it never exceeds (highest - lowest) * (1 / gain + 1); likewise downwards; and the mean
-    misses `asked` by deficit / T. Moving `start` (a new prompt, a better guess) keeps the bound.
+    started from, and what is decided then cannot let the deficit grow; what is decided below that
+    adds at most n * (highest - lowest) to it. So it never exceeds (highest - lowest) * (1 / gain +
+    n); likewise downwards; and the mean misses `asked` by deficit / T. Moving `start` (a new prompt,
+    a better guess) keeps the bound.
     Over any stretch of T steps it holds twice over, as the deficit goes from one end to the other
     at most.
 
@@ -58,6 +60,7 @@ class Tracker:
         self._spent = 0.0
         self._deficit = 0.0
         self.aim_from(lowest, highest, start)
+        self._decided_by = self._aim
 
     @property
     def aim(self) -> float:
@@ -74,15 +77,21 @@ class Tracker:
         self.lowest, self.highest = lowest, highest
         self._start = min(max(start, lowest), highest)
 
-    def update(self, spent: float) -> None:
-        """Take in what a step cost. ValueError if that is not finite; nothing has changed then."""
+    def update(self, spent: float, decides: bool = True) -> None:
+        """Take in what a step cost. ValueError if that is not finite; nothing has changed then.
+
+        decides: False where the step went no deeper and no less deep than an earlier one had
+        decided, whatever the aim is by now.
+        """
         if not math.isfinite(spent):
             raise ValueError(f"a step cannot have cost {spent}.")
         missing = self.asked - spent
         self.steps += 1
         self._spent += spent
-        stuck_high = self._aim >= self.highest and missing > 0
-        stuck_low = self._aim <= self.lowest and missing < 0
+        if decides:
+            self._decided_by = self._aim
+        stuck_high = self._decided_by >= self.highest and missing > 0
+        stuck_low = self._decided_by <= self.lowest and missing < 0
         if not (stuck_high or stuck_low):
             self._deficit += missing
 

@@ -53,6 +53,22 @@ def test_the_mean_stays_within_its_bound_for_any_sequence_of_costs(
         assert lowest <= tracker.aim <= highest
 
 
+@given(asked=shares, start=shares, gain=st.floats(0.01, 1), held=st.integers(1, 10),
+       costs=st.lists(shares | st.sampled_from([0.0, 1.0]), min_size=1, max_size=60))
+@example(asked=0.1, start=0.1, gain=0.1, held=10, costs=[1.0])
+def test_exits_that_are_kept_for_some_steps_count_and_widen_the_bound_by_as_many(
+    asked, start, gain, held, costs
+):
+    """They do not obey the aim of their own step; unless counted, what they spend is lost."""
+    tracker = Tracker(asked, 0.0, 1.0, start, gain)
+    adversary = Adversary(tracker)
+    for number, share in enumerate(costs * 10):
+        decides = number % held == 0
+        cost = adversary.cost(share) if decides else cost
+        tracker.update(cost, decides)
+        assert abs(tracker.mean - asked) <= (1 / gain + held) / tracker.steps + 1e-12
+
+
 @given(starts=st.lists(shares, min_size=50, max_size=50), asked=shares,
        costs=st.lists(shares, min_size=50, max_size=50))
 @example(starts=[0.0] * 25 + [1.0] * 25, asked=0.5, costs=[0.0] * 25 + [1.0] * 25)
