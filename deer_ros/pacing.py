@@ -32,6 +32,7 @@ class Facts:
     dtype: of the weights. built: layers that are loaded. limit: deepest layer that may run, None:
     all that are loaded. metric: of the criterion, None: as calibrated. tokens: length of the prompt
     in force, None before the first. table, calibration: None where there is none.
+    steps_per_decision: for how many steps an exit is kept.
     """
 
     config: DeerConfig
@@ -42,6 +43,7 @@ class Facts:
     tokens: int | None = None
     table: CostTable | None = None
     calibration: Calibration | None = None
+    steps_per_decision: int = 1
 
     @property
     def max_layer(self) -> int:
@@ -56,6 +58,12 @@ class Facts:
 
     def solve(self, budget: Budget) -> Solution:
         """The solution for `budget`. Raises BudgetError."""
+        if budget.max_action_error is not None and self.steps_per_decision != 1:
+            raise BudgetError(
+                "max_action_error is certified for exits that are decided on at every step, and "
+                f"steps_per_decision is {self.steps_per_decision}; set that to 1, or do not ask "
+                "for an action error."
+            )
         solution = solve(
             budget, self.config, self.cost, self.table, self.calibration, self.max_layer,
             self.dtype, self.metric,
@@ -130,8 +138,7 @@ class Pacing:
     """
 
     def __init__(
-        self, budget: Budget, facts: Facts, steps_per_decision: int = 1,
-        times: SegmentTimes | None = None,
+        self, budget: Budget, facts: Facts, times: SegmentTimes | None = None
     ) -> None:
         """times: what an earlier deadline was kept by. Where the budget cannot be met, `unmet` says
         so from the start."""
@@ -140,7 +147,6 @@ class Pacing:
         self.unmet: str | None = None
         """Why the budget cannot be met, with this instruction mostly, where that is so; then as
         little is spent as can be."""
-        self.steps_per_decision = steps_per_decision
         self._trackers: dict[str, Tracker] = {}
         self._times = times
         self.facts = facts
@@ -149,7 +155,8 @@ class Pacing:
     @property
     def asked(self) -> tuple:
         """All that a user asked for; as long as it is the same, means go on."""
-        return self.budget, self.facts.limit, self.facts.metric, self.steps_per_decision
+        facts = self.facts
+        return self.budget, facts.limit, facts.metric, facts.steps_per_decision
 
     @property
     def rule(self) -> ExitRule:
@@ -208,6 +215,7 @@ class Pacing:
                 # What is deeper than the error asks for would only be spent because it may be.
                 self._ladder = self._ladder.rows(np.arange(int(self._knob) + 1))
             self._aim(self._ladder, facts)
+        self._rule_of(0)  # what is no rule is told of now, not at every step
 
     def _aim(self, ladder: Frontier, facts: Facts) -> None:
         """Trackers for the averages, or new ends for those there are."""
@@ -233,6 +241,6 @@ class Pacing:
             thresholds = run.thresholds if self._ladder is None else self._ladder.thresholds[row]
             self._rules[row] = ExitRule.of(
                 self.facts.config, run.max_layer, thresholds, run.metric,
-                steps_per_decision=self.steps_per_decision,
+                steps_per_decision=self.facts.steps_per_decision,
             )
         return self._rules[row]

@@ -207,14 +207,15 @@ class DeerPolicy:
         self._pace(self._pacing(budget, built, max_layer, metric, steps_per_decision))
 
     def check_budget(
-        self, budget: Budget, max_layer: int | None = None, metric: str | None = None
+        self, budget: Budget, max_layer: int | None = None, metric: str | None = None,
+        steps_per_decision: int = 1,
     ) -> Solution:
         """What `take_budget` would solve once all layers are there that the arguments permit.
 
         Changes nothing; another thread may step meanwhile. Raises BudgetError.
         """
         built = depth_within(self.model, max_layer, budget.memory_mib)
-        return self._facts(built, max_layer, metric).solve(budget)
+        return self._facts(built, max_layer, metric, steps_per_decision).solve(budget)
 
     def prepare_budgets(self, budget: Budget | None = None) -> None:
         """Read the calibration, if the model has one, and measure the model, if it was not yet.
@@ -389,10 +390,13 @@ class DeerPolicy:
     def _read(self, ids: np.ndarray) -> Prompt:
         return self.model.read(torch.from_numpy(ids).to(self._parameter.device)[None])
 
-    def _facts(self, built: int, max_layer: int | None, metric: str | None) -> Facts:
+    def _facts(
+        self, built: int, max_layer: int | None, metric: str | None, steps_per_decision: int
+    ) -> Facts:
         """What a budget is solved from, with `built` layers loaded."""
         return Facts(
-            self.config, dtype_of(self.model), built, max_layer, metric, **self._changing(built)
+            self.config, dtype_of(self.model), built, max_layer, metric,
+            steps_per_decision=steps_per_decision, **self._changing(built),
         )
 
     def _pacing(
@@ -400,8 +404,8 @@ class DeerPolicy:
         steps_per_decision: int,
     ) -> Pacing:
         before = self.pacing.deadline
-        facts = self._facts(built, max_layer, metric)
-        return Pacing(budget, facts, steps_per_decision, before and before.times)
+        facts = self._facts(built, max_layer, metric, steps_per_decision)
+        return Pacing(budget, facts, before and before.times)
 
     def _pace(self, pacing: Pacing) -> None:
         """Go by `pacing` from now on, or on as before if it asks for the same again."""

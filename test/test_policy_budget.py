@@ -113,6 +113,24 @@ def test_an_average_is_kept_where_exits_are_kept_for_several_steps(policy, share
     assert abs(policy.pacing.spent.llm_gflops - asked) <= bound
 
 
+@pytest.mark.parametrize("held", [0, -1, 1.5, "2"])
+def test_a_number_of_steps_per_decision_that_is_none_is_refused_before_any_step(policy, held):
+    with pytest.raises(ValueError, match="steps_per_decision is .*whole number from 1"):
+        policy.set_budget(Budget(average_gflops=between(policy, 0.5)), steps_per_decision=held)
+    assert policy.budget is None
+    policy.step(noise(0), TEXT)
+
+
+def test_an_action_error_is_not_certified_for_exits_that_are_kept(policy):
+    """Its risk was measured with the criterion asked at every step."""
+    budget = Budget(max_action_error=1.9)
+    policy.set_budget(budget)
+    for ask in (policy.check_budget, policy.set_budget):
+        with pytest.raises(BudgetError, match="decided on at every step, and steps_per_decision"):
+            ask(budget, steps_per_decision=2)
+    assert policy.budget == budget
+
+
 def test_uncommitted_steps_move_no_threshold_and_count_as_nothing(policy):
     policy.set_budget(Budget(average_gflops=between(policy, 0.5)))
     before = policy.rule

@@ -92,7 +92,8 @@ def check(policy: DeerPolicy, plan: Plan) -> None:
     if plan.budget is None:
         return
     try:
-        policy.check_budget(plan.budget, plan.rule.exits[-1], plan.rule.metric)
+        rule = plan.rule
+        policy.check_budget(plan.budget, rule.exits[-1], rule.metric, rule.steps_per_decision)
     except BudgetError as error:
         raise BudgetError(
             f"{in_parameters_words(str(error))} Several parameters change at once with `deer set`."
