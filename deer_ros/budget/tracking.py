@@ -19,17 +19,17 @@ class Tracker:
     `lowest` the cheapest one.
 
     Bound: let every step cost between `lowest` and `highest`, let a step by the dearest rule cost
-    at least `asked`, and one by the cheapest at most `asked`. Let at most n steps go by one aim: the
-    one that decides, and those that keep its exit. Then after T steps, for every sequence of costs,
-    however they were chosen,
+    at least `asked`, and one by the cheapest at most `asked`. Let at most n steps go by one aim:
+    the one that decides, and those that keep its exit. Then after T steps, for every sequence of
+    costs, however they were chosen,
 
         |mean cost - asked| <= (highest - lowest) * (1 / gain + n) / T.
 
     Proof: where gain * deficit >= highest - lowest, the aim is at least `highest` wherever it
     started from, and what is decided then cannot let the deficit grow; what is decided below that
     adds at most n * (highest - lowest) to it. So it never exceeds (highest - lowest) * (1 / gain +
-    n); likewise downwards; and the mean misses `asked` by deficit / T. Moving `start` (a new prompt,
-    a better guess) keeps the bound.
+    n); likewise downwards; and the mean misses `asked` by deficit / T. Moving `start` (a new
+    prompt, a better guess) keeps the bound.
     Over any stretch of T steps it holds twice over, as the deficit goes from one end to the other
     at most.
 
