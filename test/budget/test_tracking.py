@@ -64,7 +64,8 @@ def test_exits_that_are_kept_for_some_steps_count_and_widen_the_bound_by_as_many
     adversary = Adversary(tracker)
     for number, share in enumerate(costs * 10):
         decides = number % held == 0
-        cost = adversary.cost(share) if decides else cost
+        if decides:
+            cost = adversary.cost(share)
         tracker.update(cost, decides)
         assert abs(tracker.mean - asked) <= (1 / gain + held) / tracker.steps + 1e-12
 
