@@ -17,6 +17,8 @@ PERIOD_NS = round(1e9 / 30)
 # After a reset, before the first picture.
 SILENCE_NS = 1_000_000_000
 TRIES = 3
+# The simulator's own words where the machine cannot draw as fast as that.
+NOT_DRAWN = "pictures are dropped"
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +42,12 @@ def test_298_of_300_large_pictures_of_each_camera_reach_a_node_with_ros_defaults
     tries = []
     while max(tries, default=0) < WANTED and len(tries) < TRIES:
         tries.append(received_of_300(simulator, stamps))
-    if max(tries) < WANTED and os.getloadavg()[0] > 2 * os.cpu_count():
-        pytest.skip(f"no time left to keep 30 Hz: load {os.getloadavg()[0]:.1f} on "
-                    f"{os.cpu_count()} cores; {tries} of {PICTURES}")
+    load = os.getloadavg()[0]
+    if max(tries) < WANTED and (
+        NOT_DRAWN in simulator.log.read_text() or load > 2 * os.cpu_count()
+    ):
+        pytest.skip(f"no time left to draw and keep 30 Hz: load {load:.1f} on {os.cpu_count()} "
+                    f"cores; {tries} of {PICTURES}")
     assert max(tries) >= WANTED, (tries, simulator.log.read_text())
 
 

@@ -22,8 +22,8 @@ from deer_ros.stepping.budgets import PREFIX
 from deer_ros.stepping.settings import ROWS
 
 CANCELLED = Stop(Reason.CANCELLED, "the goal was cancelled.")
-# Enough to send a result to whoever asks for it.
-LAST_WORDS_S = 0.2
+# Enough to send a result to whoever asks for it, on a busy machine too; a stopped node lasts 2 s.
+LAST_WORDS_S = 0.4
 # A policy has no end of its own: these are the ends that were asked for.
 _SUCCESS = (Reason.EPISODE_OVER, Reason.CANCELLED)
 
