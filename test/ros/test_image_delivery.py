@@ -39,12 +39,13 @@ def test_298_of_300_large_pictures_of_each_camera_reach_a_node_with_ros_defaults
             Image, f"camera/{camera}/image",
             lambda image, seen=seen: seen.add(to_nanoseconds(image.header.stamp)), CAMERA_QOS)
     simulator.wait(lambda: all(stamps.values()))
+    said_before = len(simulator.log.read_text())
     tries = []
     while max(tries, default=0) < WANTED and len(tries) < TRIES:
         tries.append(received_of_300(simulator, stamps))
     load = os.getloadavg()[0]
     if max(tries) < WANTED and (
-        NOT_DRAWN in simulator.log.read_text() or load > 2 * os.cpu_count()
+        NOT_DRAWN in simulator.log.read_text()[said_before:] or load > 2 * os.cpu_count()
     ):
         pytest.skip(f"no time left to draw and keep 30 Hz: load {load:.1f} on {os.cpu_count()} "
                     f"cores; {tries} of {PICTURES}")

@@ -91,7 +91,10 @@ def test_a_twist_that_is_old_or_not_finite_or_in_another_frame_moves_nothing(sim
                 {"velocity": (np.nan, 0.0, 0.2)}, {"velocity": (0.2, np.inf, 0.2)}):
         # After a reset the arm settles by some millimetres.
         assert travel(simulator, **how) < 0.015, how
-    assert travel(simulator) > 0.03
+    # Those that are none of this move it, however few a busy machine gets through.
+    before = simulator.poses[max(simulator.poses)]
+    simulator.wait(lambda: simulator.command(VELOCITY_M_S) and
+                   np.linalg.norm(simulator.poses[max(simulator.poses)] - before) > 0.05)
 
 
 @pytest.mark.parametrize("qos", [QoSProfile(depth=1), LATCHED], ids=["plain", "latched"])
