@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from deer_ros.budget.families import family_ladder
+from deer_ros.budget.families import family_ladder, with_families
 from deer_ros.budget.frontier import Samples
 from deer_ros.budget.optimal import optimal_frontier
 from deer_ros.budget.solver import FAMILIES
@@ -42,7 +42,7 @@ def main() -> int:
         lambda: optimal_frontier(samples), 3
     )
     figures["optimal, a budget looked up on it"] = cpu_ms(
-        lambda: frontier.knob_for(asked), 50 * arguments.repeats
+        lambda: with_families(frontier, samples, asked).knob_for(asked), arguments.repeats
     )
     if arguments.json:
         print(json.dumps({"exits": arguments.exits, "samples": arguments.samples,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from deer_ros.budget.frontier import Frontier, Samples, in_order
-from deer_ros.budget.solver import ALWAYS, NEVER, family_shares, solve_shares
+from deer_ros.budget.solver import ALWAYS, FAMILIES, NEVER, family_shares, solve_shares
 
 COARSE_ROWS = 8
 BISECTIONS = 8
@@ -44,6 +44,17 @@ def family_ladder(samples: Samples, family: str, cost: float | None = None) -> F
     ends = samples.ladder(np.array([always(samples, 0), always(samples, -1)]))
     thresholds, shares, error = (np.array(column) for column in zip(*rows, *_rows(ends)))
     return in_order(thresholds, shares, error, samples.costs)
+
+
+def with_families(ladder: Frontier, samples: Samples, cost: float) -> Frontier:
+    """The best of a ladder's rows and of the families', these solved for `cost`.
+
+    At that cost no family errs less. `ladder` is judged by the same samples and costs.
+    """
+    ladders = [ladder, *(family_ladder(samples, family, cost) for family in FAMILIES)]
+    names = ("thresholds", "shares", "error")
+    parts = [np.concatenate([getattr(each, name) for each in ladders]) for name in names]
+    return in_order(*parts, samples.costs).hull()
 
 
 def _rows(ladder: Frontier) -> Iterator[Row]:

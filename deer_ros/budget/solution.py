@@ -12,8 +12,8 @@ from deer_ros.budget.calibration import Calibration
 from deer_ros.budget.cost import CostModel
 from deer_ros.budget.criterion import check_metric
 from deer_ros.budget.depth import Depth, permitted_depth, rounded_up
-from deer_ros.budget.families import family_ladder
-from deer_ros.budget.frontier import Frontier, Samples, in_order
+from deer_ros.budget.families import family_ladder, with_families
+from deer_ros.budget.frontier import Frontier, Samples
 from deer_ros.budget.risk import cheapest_row, least_limit
 from deer_ros.budget.solver import FAMILIES, NEVER, exits_taken
 from deer_ros.budget.timing import CostTable
@@ -205,17 +205,9 @@ class _Solver:
     def _ladder(self, costs: np.ndarray, asked: float) -> Frontier:
         if self.budget.solver != "optimal":
             return family_ladder(self._samples(costs), self.budget.solver, asked)
-        stored = self._frontier()
-        ladder = stored.under(costs)
-        if _is_affine(stored.cost, stored.shares @ costs):
-            return ladder
-        # For other relations of the costs the stored rows are good ones, not the best: a family
-        # may do better here.
-        samples = self._samples(costs)
-        rows = [ladder, *(family_ladder(samples, family, asked) for family in FAMILIES)]
-        parts = [np.concatenate([getattr(r, n) for r in rows])
-                 for n in ("thresholds", "shares", "error")]
-        return in_order(*parts, costs).hull()
+        # Stored are some rows of the optimum, and for other relations of the costs good ones: between
+        # them a family may do better.
+        return with_families(self._frontier().under(costs), self._samples(costs), asked)
 
     def _frontier(self) -> Frontier:
         frontier = self.calibration.frontiers.get(self.depth.exits)
@@ -327,12 +319,3 @@ class _Solver:
         error = 0.0 if exits == len(self.config.exit_layers) else None
         never = (float(NEVER),) * (exits - 1)
         return replace(self._expecting(whole, error), thresholds=(*never, math.inf))
-
-
-def _is_affine(stored: np.ndarray, cost: np.ndarray) -> bool:
-    """Whether one cost of the rows is a + b * the other, b > 0: then they have the same hull."""
-    if len(stored) < 3:
-        return True
-    along = (stored - stored[0]) / (stored[-1] - stored[0])
-    straight = cost[0] + along * (cost[-1] - cost[0])
-    return bool(np.abs(cost - straight).max() <= 1e-6 * (cost[-1] - cost[0]))

@@ -58,13 +58,15 @@ def test_an_average_is_met_and_what_is_expected_follows_from_the_samples(solver,
     assert costs[taken].mean() <= asked * (1 + 1e-9)
 
 
-def test_the_optimum_errs_least():
-    for place in (0.1, 0.4, 0.7):
-        errors = [
-            solved(average_gflops=between(LLM, place), solver=solver).expected_action_error
-            for solver in SOLVERS
-        ]
-        assert errors[0] <= min(errors[1:]) + 1e-12
+@given(st.floats(0, 1), st.sampled_from(["llm", "step"]))
+@settings(max_examples=30)
+def test_the_optimum_errs_least_at_every_cost(place, scope):
+    asked = between(LLM if scope == "llm" else STEP, place)
+    errors = [
+        solved(average_gflops=asked, scope=scope, solver=solver).expected_action_error
+        for solver in SOLVERS
+    ]
+    assert errors[0] <= min(errors[1:]) + 1e-12
 
 
 @pytest.mark.parametrize("times", [(10.0, 4.0, 3.0), (10.0, 0.1, 30.0), (1.0, 50.0, 0.5)])
