@@ -16,6 +16,7 @@ PARTS = ("tower", "resampler", "embedding", "cross_attention", "blocks")
 TRAINED_FROM_NOTHING = ("embedding", "cross_attention", "blocks")
 FINE_TUNED = ("resampler", "embedding", "cross_attention")
 """What the original trains of a model that knows something already."""
+PRECISIONS = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,8 @@ class PolicyPhase:
     shift_px: the static and the gripper camera's pictures are moved by up to so many pixels, each
     by itself. While neither the tower nor the resampler learns and nothing moves, every picture is
     encoded once; else again in every step.
+    precision: of what is computed, `float32` or `bfloat16`; the weights stay float32, and so do
+    validation losses. Half the time of a step where the processor has bfloat16.
     pad_short_episodes: an episode shorter than a window is trained on as far as it goes; false
     makes it bad data.
     """
@@ -73,6 +76,7 @@ class PolicyPhase:
     episodes_alike: bool = False
     trained: tuple[str, ...] | None = None
     shift_px: tuple[int, ...] = (0, 0)
+    precision: str = "float32"
     pad_short_episodes: bool = True
 
     def __post_init__(self) -> None:
@@ -81,6 +85,10 @@ class PolicyPhase:
                 raise ValueError(
                     f"policy.trained has {part!r}; allowed are {', '.join(PARTS)}."
                 )
+        if self.precision not in PRECISIONS:
+            raise ValueError(
+                f"policy.precision is {self.precision!r}; allowed are {', '.join(PRECISIONS)}."
+            )
         if len(self.shift_px) != 2 or min(self.shift_px) < 0:
             raise ValueError(
                 f"policy.shift_px is {list(self.shift_px)}; it must be two numbers of pixels from "

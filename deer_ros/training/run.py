@@ -149,7 +149,10 @@ class TrainingRun:
             ("heads", phase.head_steps, [training.head_group()]),
         ):
             schedule = Schedule(steps, phase.warmup_steps, phase.cosine)
-            self._train(name, training, groups, draw, schedule, validate, phase.gradient_clip)
+            self._train(
+                name, training, groups, draw, schedule, validate, phase.gradient_clip,
+                getattr(torch, phase.precision),
+            )
 
     def _train_gate(self) -> None:
         phase, look = self.config.gate, self._look()
@@ -217,11 +220,12 @@ class TrainingRun:
         schedule: Schedule,
         validate: Callable[[], dict[str, Tensor]],
         gradient_clip: float,
+        precision: torch.dtype = torch.float32,
     ) -> None:
         config = self.config
         phase = Phase(
             module, groups, draw, schedule, self.folder / f"{name}.pt", config.seed,
-            self.accelerator, gradient_clip, config.checkpoint_every_steps,
+            self.accelerator, gradient_clip, config.checkpoint_every_steps, precision,
         )
         for step, figures in phase:
             if not self.accelerator.is_main_process:

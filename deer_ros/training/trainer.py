@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,8 @@ class Phase:
     draw(rng) gives the arguments of `module`, whose answer is a dictionary of losses; their sum is
     minimised. With several processes, the mean of their losses must be the whole batch's.
     Iterating yields (step, figures of the step) after every step. A checkpoint follows every
-    `checkpoint_every_steps`; one that is there is resumed.
+    `checkpoint_every_steps`; one that is there is resumed. precision: of what is computed from the
+    parameters, which stay float32.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Phase:
         accelerator: Accelerator,
         gradient_clip: float = 1.0,
         checkpoint_every_steps: int = 100,
+        precision: torch.dtype = torch.float32,
     ) -> None:
         self.module = module.to(accelerator.device)
         self.draw = draw
@@ -67,6 +70,7 @@ class Phase:
         self.accelerator = accelerator
         self.gradient_clip = gradient_clip
         self.every = checkpoint_every_steps
+        self.precision = precision
         self.parameters = [p for group in groups for p in group["params"]]
         module.requires_grad_(False)
         for parameter in self.parameters:
@@ -124,7 +128,11 @@ class Phase:
         rate = self.schedule.factor(self.step)
         for group, full_rate in zip(self.optimizer.param_groups, self.rates):
             group["lr"] = full_rate * rate
-        losses = self._wrapped(*self.draw(np.random.default_rng(place)))
+        drawn = self.draw(np.random.default_rng(place))
+        lower = self.precision != torch.float32
+        # Where accelerate was told of a precision, that one holds.
+        with torch.autocast(accelerator.device.type, self.precision) if lower else nullcontext():
+            losses = self._wrapped(*drawn)
         total = torch.stack(list(losses.values())).sum()
         self.optimizer.zero_grad(set_to_none=True)
         accelerator.backward(total)

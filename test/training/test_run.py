@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from made_up_runs import Recorder, config, made_up_episodes
 
 from deer_ros.data.episode import Episode
@@ -15,18 +16,35 @@ from deer_ros.training.config import TrainingConfig
 from deer_ros.training.run import TrainingRun
 
 
-def test_a_killed_run_goes_on_with_the_losses_of_one_that_was_not(tmp_path):
-    whole = Recorder()
-    TrainingRun(config(), made_up_episodes(), tmp_path / "whole", whole)()
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_killed_run_goes_on_with_the_losses_of_one_that_was_not(tmp_path, precision):
+    whole, setting = Recorder(), config(precision=precision)
+    TrainingRun(setting, made_up_episodes(), tmp_path / "whole", whole)()
     resumed: dict = {}
     for stop in (("vision", 3), ("policy", 3), ("heads", 1), None):
         recorder = Recorder(stop)
         try:
-            TrainingRun(config(), made_up_episodes(), tmp_path / "killed", recorder)()
+            TrainingRun(setting, made_up_episodes(), tmp_path / "killed", recorder)()
         except KeyboardInterrupt:
             pass
         resumed.update(recorder.lines)
     assert resumed == whole.lines
+
+
+def test_a_run_in_bfloat16_learns_the_same_but_for_rounding_and_keeps_its_weights_in_float32(
+    tmp_path,
+):
+    totals = {}
+    for precision in ("float32", "bfloat16"):
+        recorder = Recorder()
+        run = TrainingRun(
+            config(precision=precision), made_up_episodes(), tmp_path / precision, recorder
+        )
+        run()
+        assert {p.dtype for p in run.model.parameters()} == {torch.float32}
+        totals[precision] = [line["total"] for line in recorder.lines.values() if "total" in line]
+    assert totals["bfloat16"] == pytest.approx(totals["float32"], rel=0.02)
+    assert totals["bfloat16"] != totals["float32"]
 
 
 def test_a_run_leaves_a_model_directory_that_the_policy_runs(tmp_path):
