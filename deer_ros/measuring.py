@@ -126,7 +126,8 @@ def _part_by_part(
     hidden = prompt.embedding
     for number, layer in enumerate(model.layers, start=1):
         hidden = timed(f"layer {number}", lambda x=hidden, run=layer: run(x, latents, prompt))
-    timed("head", lambda: model.head.step(pool(hidden), state, carried).pose.float().cpu())
+    depth = len(model.layers)
+    timed("head", lambda: model.head.step(pool(hidden), state, carried, depth).pose.float().cpu())
     return taken
 
 

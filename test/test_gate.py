@@ -75,7 +75,7 @@ def test_the_first_exit_is_asked_without_an_answer_before_it(policy):
 def test_a_guess_that_is_not_finite_is_a_fault_and_no_reason_to_go_deeper(policy, value):
     policy.set_thresholds([ALWAYS] * len(policy.config.exit_layers), metric="learned")
     before = [part.clone() for part in policy.state]
-    torch.nn.init.constant_(policy.model.head.gate[2].bias, value)
+    torch.nn.init.constant_(policy.model.head.gate.out.bias, value)
     with pytest.raises(NonFiniteActionError, match="the gate's guess after layer"):
         policy.step(observation(), TEXT)
     assert all(torch.equal(a, b) for a, b in zip(before, policy.state))

@@ -22,12 +22,17 @@ REFERENCE_LAYER = 1
 
 @torch.inference_mode()
 def window_answers(
-    head: ActionHead, features: Tensor, drawn: Tensor, reference: int, exits: list[int]
+    head: ActionHead,
+    features: Tensor,
+    drawn: Tensor,
+    reference: int,
+    exits: list[int],
+    layers: tuple[int, ...],
 ) -> Rollout:
     """Answers at the kept steps of N windows, window by window, step by step.
 
     features: (N, W, L, d). drawn: int64 (N, W), which of the L each step's past hears. reference,
-    exits: which of the L are compared. `taken` is the exit drawn for the step, 0 where it is none.
+    exits: which of the L are compared. layers: after which the L were taken. `taken` is the exit drawn for the step, 0 where it is none.
     """
     windows, length = drawn.shape
     across = torch.arange(windows)
@@ -37,7 +42,8 @@ def window_answers(
         carried = head.carry(state)
         if step >= length // 2 - 1:
             outputs = [
-                head.step(features[:, step, layer], state, carried) for layer in (reference, *exits)
+                head.step(features[:, step, index], state, carried, layers[index])
+                for index in (reference, *exits)
             ]
             poses.append(torch.stack([output.pose[:, 0] for output in outputs], 1))
             gripper.append(torch.stack([o.gripper_probability[:, 0, 0] for o in outputs], 1))
@@ -76,5 +82,5 @@ def draw_windows(
     drawn = torch.from_numpy(np.array(exits)[rng.integers(len(exits), size=(len(chosen), WINDOW))])
     values = features.values[first[chosen, None] + np.arange(WINDOW)]
     reference = features.layers.index(REFERENCE_LAYER)
-    answers = window_answers(head, values, drawn, reference, exits)
+    answers = window_answers(head, values, drawn, reference, exits, features.layers)
     return answers, np.repeat(episode_of[chosen], WINDOW - WINDOW // 2).astype(np.int32)

@@ -66,7 +66,9 @@ def roll_out(
         inputs = features.values[rows]
         before = HeadState(*(part[:, alive] for part in state))
         carried = head.carry(before)
-        outputs = [head.step(inputs[:, layer], before, carried) for layer in heard]
+        outputs = [
+            head.step(inputs[:, index], before, carried, features.layers[index]) for index in heard
+        ]
         said = np.stack([_numpy(output.pose[:, 0]) for output in outputs], axis=1)
         poses[rows] = said
         gripper[rows] = np.stack(

@@ -25,7 +25,7 @@ class HeadOutput(NamedTuple):
     """pose (N, T, 6) in -1..1, gripper_logit (N, T, 1) of "open", and the state that follows.
 
     expected_error: (N, T, 1), the gate's guess of the root mean square difference between this pose
-    and the one of full depth; None where the head has no gate.
+    and the one of full depth; None where the head has no gate, or was not told the layer.
     """
 
     pose: Tensor
@@ -50,9 +50,12 @@ def pool(hidden: Tensor, mask: Tensor | None = None) -> Tensor:
 
 
 class ActionHead(nn.Module):
-    """Features of width `width` to actions, with recurrent state."""
+    """Features of width `width` to actions, with recurrent state.
 
-    def __init__(self, config: HeadConfig, width: int) -> None:
+    layers: how many the model has, for the gate.
+    """
+
+    def __init__(self, config: HeadConfig, width: int, layers: int) -> None:
         super().__init__()
         self.config = config
         widths = [width] + [config.lstm_width] * (config.lstm_layers - 1)
@@ -64,7 +67,7 @@ class ActionHead(nn.Module):
         self.dropout = nn.Dropout(config.lstm_dropout)
         self.pose = _mlp(config, 6)
         self.gripper = _mlp(config, 1)
-        self.gate = None if config.gate_width is None else _gate(config)
+        self.gate = None if config.gate_width is None else Gate(config, layers)
 
     def initial_state(self, batch: int = 1) -> HeadState:
         """Zeros: the state of a new episode."""
@@ -75,15 +78,20 @@ class ActionHead(nn.Module):
     def carry(self, state: HeadState) -> list[Tensor]:
         """What the state adds to the gates of every LSTM layer: (N, 4 width) each."""
         return [
-            nn.functional.linear(h, layer.weight_hh_l0, layer.bias_hh_l0 + layer.bias_ih_l0)
-            for layer, h in zip(self.lstm, state.hidden)
+            nn.functional.linear(h, lstm.weight_hh_l0, lstm.bias_hh_l0 + lstm.bias_ih_l0)
+            for lstm, h in zip(self.lstm, state.hidden)
         ]
 
-    def step(self, features: Tensor, state: HeadState, carried: list[Tensor]) -> HeadOutput:
-        """One step from `state`, whose `carry` is given: features (N, d), answers with T = 1."""
+    def step(
+        self, features: Tensor, state: HeadState, carried: list[Tensor], layer: int | None = None
+    ) -> HeadOutput:
+        """One step from `state`, whose `carry` is given: features (N, d), answers with T = 1.
+
+        layer: after which the features were taken, from 1; the gate's guess needs it.
+        """
         x, hiddens, cells = features, [], []
-        for index, (layer, norm) in enumerate(zip(self.lstm, self.norms)):
-            gates = carried[index] + nn.functional.linear(x, layer.weight_ih_l0)
+        for index, (lstm, norm) in enumerate(zip(self.lstm, self.norms)):
+            gates = carried[index] + nn.functional.linear(x, lstm.weight_ih_l0)
             i, f, g, o = gates.chunk(4, dim=-1)
             cell = f.sigmoid() * state.cell[index] + i.sigmoid() * g.tanh()
             hidden = o.sigmoid() * cell.tanh()
@@ -91,13 +99,13 @@ class ActionHead(nn.Module):
             cells.append(cell)
             x = self._between(norm(hidden), index)
         follows = HeadState(torch.stack(hiddens), torch.stack(cells))
-        return self._answer(x.unsqueeze(1), follows)
+        return self._answer(x.unsqueeze(1), follows, layer)
 
     def forward(self, features: Tensor) -> HeadOutput:
         """A whole sequence from a new episode's state: features (N, T, d)."""
         x, hiddens, cells = features, [], []
-        for index, (layer, norm) in enumerate(zip(self.lstm, self.norms)):
-            x, (hidden, cell) = layer(x)
+        for index, (lstm, norm) in enumerate(zip(self.lstm, self.norms)):
+            x, (hidden, cell) = lstm(x)
             hiddens.append(hidden[0])
             cells.append(cell[0])
             x = self._between(norm(x), index)
@@ -106,17 +114,30 @@ class ActionHead(nn.Module):
     def _between(self, x: Tensor, index: int) -> Tensor:
         return self.dropout(x) if index < len(self.lstm) - 1 else x
 
-    def _answer(self, x: Tensor, state: HeadState) -> HeadOutput:
+    def _answer(self, x: Tensor, state: HeadState, layer: int | None = None) -> HeadOutput:
         pose = self.pose(x).tanh()
-        # The gate reads what the actions learned to use, and changes nothing of it.
-        guess = None if self.gate is None else self.gate(torch.cat([x, pose], dim=-1).detach())
+        asked = self.gate is not None and layer is not None
+        guess = self.gate(x, pose, layer) if asked else None
         return HeadOutput(pose, self.gripper(x), state, guess)
 
 
-def _gate(config: HeadConfig) -> nn.Sequential:
-    hidden = nn.Linear(config.lstm_width + 6, config.gate_width)
-    # Softplus: a distance is never negative.
-    return nn.Sequential(hidden, nn.ReLU(), nn.Linear(config.gate_width, 1), nn.Softplus())
+class Gate(nn.Module):
+    """Guesses how far a pose is from full depth's, from what the actions learned to use.
+
+    It changes nothing of that. Guesses are positive, and learned by their logarithms: differences
+    span two orders of magnitude, and what counts is which of them are small.
+    """
+
+    def __init__(self, config: HeadConfig, layers: int) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(config.lstm_width + 6, config.gate_width)
+        self.layer = nn.Embedding(layers, config.gate_width)
+        self.out = nn.Linear(config.gate_width, 1)
+
+    def forward(self, x: Tensor, pose: Tensor, layer: int) -> Tensor:
+        """x (N, T, lstm width), pose (N, T, 6), both after `layer`: (N, T, 1)."""
+        hidden = self.hidden(torch.cat([x, pose], dim=-1).detach())
+        return self.out((hidden + self.layer.weight[layer - 1]).relu()).exp()
 
 
 def mlp_slot(layer: int, norm: bool = False) -> int:

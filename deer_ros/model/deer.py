@@ -63,7 +63,7 @@ class DeerModel(nn.Module):
         self.layers = nn.ModuleList(
             DecoderLayer(language, width, layer) for layer in range(1, depth + 1)
         )
-        self.head = ActionHead(config.head, language.width)
+        self.head = ActionHead(config.head, language.width, language.layers)
         if config.proprioception is not None:
             self.proprioception = ProprioceptionEncoder(config.proprioception, width)
 
@@ -116,7 +116,7 @@ class DeerModel(nn.Module):
                 hidden = block(hidden, latents, prompt)
             done = layer
             started = time.perf_counter()
-            output = self.head.step(pool(hidden), state, carried)
+            output = self.head.step(pool(hidden), state, carried, layer)
             head_s += time.perf_counter() - started
             yield Answer.of(layer, output, head_s)
 

@@ -85,7 +85,9 @@ class SharedModel:
             features = self._features(prompt, latents, done, layer)
             done = layer
             output, seconds = timed(
-                lambda features=features: self._model.head.step(features, state, carried),
+                lambda features=features, layer=layer: self._model.head.step(
+                    features, state, carried, layer
+                ),
                 None if times is None else times.head_s(layer),
             )
             head_s += seconds

@@ -109,9 +109,9 @@ class GatePhase:
     `policy.window` steps.
     """
 
-    steps: int = 600
+    steps: int = 1000
     batch_windows: int = 16
-    learning_rate: float = 3e-3
+    learning_rate: float = 1e-2
     weight_decay: float = 0.01
     warmup_steps: int = 50
 

@@ -15,6 +15,9 @@ from deer_ros.model.deer import DeerModel
 from deer_ros.training.policy_phase import features_of
 from deer_ros.training.windows import Batch
 
+ALIKE = 1e-3
+"""Differences far below this one count as equal: no motion of a robot tells them apart."""
+
 
 class GateTraining(nn.Module):
     """A model of which only the head's gate learns. It answers as at run time."""
@@ -28,9 +31,9 @@ class GateTraining(nn.Module):
         return super().train(False)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Mean squared error of the guesses of every exit but the deepest, times the batch's share.
+        """Mean squared error of the guesses' logarithms, of every exit but the deepest.
 
-        It is least where the guess is the expected difference.
+        It is least where the guess is the differences' geometric mean. Times the batch's share.
         """
         head = self.model.head
         with torch.no_grad():
@@ -42,7 +45,10 @@ class GateTraining(nn.Module):
         total = features.new_zeros(())
         for step in range(steps):
             carried = head.carry(state)
-            outputs = [head.step(features[e, :, step], state, carried) for e in range(exits)]
+            outputs = [
+                head.step(heard[:, step], state, carried, layer)
+                for heard, layer in zip(features, self.model.config.exit_layers)
+            ]
             squared = _squared_errors(outputs)
             total = total + squared[batch.valid[:, step]].sum()
             parts = zip(*(output.state for output in outputs))
@@ -58,10 +64,11 @@ class GateTraining(nn.Module):
 
 
 def _squared_errors(outputs: list[HeadOutput]) -> Tensor:
-    """(N, E - 1): of the guesses, against the root mean square difference to the last pose."""
+    """(N, E - 1): of the guesses' logarithms, against the difference's to the last pose."""
     deepest = outputs[-1].pose
     squared = []
     for output in outputs[:-1]:
         difference = (output.pose - deepest).square().mean(dim=-1, keepdim=True).sqrt().detach()
-        squared.append((output.expected_error - difference).square()[:, 0, 0])
+        wanted = (difference + ALIKE).log()
+        squared.append((output.expected_error.log() - wanted).square()[:, 0, 0])
     return torch.stack(squared, dim=1) if squared else deepest.new_zeros(len(deepest), 0)

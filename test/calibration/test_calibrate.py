@@ -157,7 +157,7 @@ def test_the_original_method_feeds_drawn_exits_from_zero(policy):
     drawn = torch.from_numpy(np.random.default_rng(1).integers(len(features.layers), size=(1, 12)))
     exits = [features.layers.index(layer) for layer in policy.config.exit_layers]
     window = features.values[None, :12]
-    answers = window_answers(head, window, drawn, features.layers.index(1), exits)
+    answers = window_answers(head, window, drawn, features.layers.index(1), exits, features.layers)
     for row, step in enumerate(range(5, 11)):
         past = [window[0, s, drawn[0, s]] for s in range(step)]
         for number, layer in enumerate(exits):

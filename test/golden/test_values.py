@@ -22,7 +22,8 @@ def test_the_authors_values_come_out_of_their_windows():
     for hidden, drawn in zip(golden["hidden"], golden["sampled_layers"]):
         layers = torch.from_numpy(hidden).unflatten(0, (windows, -1)).unbind(2)
         features = torch.stack([pool(x.flatten(0, 1)).unflatten(0, x.shape[:2]) for x in layers], 2)
-        answers = window_answers(head, features, torch.from_numpy(drawn), 0, exits)
+        after = tuple(range(1, len(layers) + 1))
+        answers = window_answers(head, features, torch.from_numpy(drawn), 0, exits, after)
         steps = len(answers.poses)
         calibration = Calibration(
             exit_layers=tuple(layer + 1 for layer in exits),
