@@ -21,6 +21,8 @@ from deer_ros.model.config import ExitConfig
 from deer_ros.model.prompt import PromptEncoder
 from deer_ros.stepping.budgets import LIMITS
 
+pytestmark = pytest.mark.clock
+
 SHORT, LONG = INSTRUCTIONS[0], INSTRUCTIONS[2]
 NO_BUDGET = {f"budget__{name}": 0.0 for name in LIMITS} | {
     "budget__preset": "", "budget__scope": "llm", "exit__policy": "budget"}

@@ -14,6 +14,8 @@ from tiny_model import tiny_config, write_tiny_model
 
 from deer_ros.nodes.stamps import to_nanoseconds, to_time
 
+pytestmark = pytest.mark.clock
+
 EXECUTIONS = 3
 PERIOD_NS = 50_000_000
 START_NS = 10_000_000_000

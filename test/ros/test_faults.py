@@ -19,7 +19,7 @@ from deer_ros.control.safety import Reason, State
 from deer_ros.model.config import ProprioceptionConfig
 from deer_ros.nodes.stamps import to_nanoseconds, to_time
 
-pytestmark = pytest.mark.robot
+pytestmark = [pytest.mark.robot, pytest.mark.clock]
 
 OPEN = "open the drawer"
 TIMEOUT_S = 0.5

@@ -15,6 +15,8 @@ from tiny_model import write_tiny_model
 
 from deer_ros.control.safety import Reason, State
 
+pytestmark = pytest.mark.clock
+
 OPEN, CLOSE = "open the drawer", "close the drawer"
 
 

@@ -10,6 +10,8 @@ from sim_client import running_simulator
 from deer_ros.nodes.stamps import to_nanoseconds
 from deer_ros.nodes.transport import PROFILE_VARIABLES
 
+pytestmark = pytest.mark.clock
+
 # As the policy node's subscriptions.
 CAMERA_QOS = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 PICTURES, WANTED = 300, 298

@@ -19,6 +19,8 @@ from tiny_model import write_tiny_model
 from deer_ros.control.safety import Reason, State
 from deer_ros.nodes.stamps import to_nanoseconds
 
+pytestmark = pytest.mark.clock
+
 OPEN = "open the drawer"
 RUNNING, STOPPED = State.RUNNING, State.STOPPED
 

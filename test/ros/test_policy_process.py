@@ -14,6 +14,8 @@ from tiny_model import write_tiny_model
 from deer_ros.control.safety import Reason, State
 from deer_ros.nodes.stamps import to_nanoseconds, to_time
 
+pytestmark = pytest.mark.clock
+
 # What a stopped node promises, in seconds.
 END_S = 2.0
 

@@ -11,6 +11,8 @@ from std_msgs.msg import Float64
 
 from deer_ros.sim.robot import SimulatedRobot
 
+pytestmark = pytest.mark.clock
+
 VELOCITY_M_S = (0.2, 0.0, 0.2)
 HOLD_NS = 100_000_000
 PERIOD_NS = 50_000_000

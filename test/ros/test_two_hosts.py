@@ -18,6 +18,7 @@ from tiny_model import write_tiny_model
 
 pytestmark = [
     pytest.mark.robot,
+    pytest.mark.clock,
     pytest.mark.skipif(not IS_FULL, reason="hosts are made by `make test-robot` only"),
 ]
 SIDES = ("left", "right")
