@@ -20,7 +20,7 @@ def test_it_is_of_the_bundled_weights_and_small():
     exits = DeerConfig.load(bundled_model() / "config.json").exit_layers
     assert sorted(calibration.frontiers) == list(range(1, len(exits) + 1))
     assert all(f.losses is not None for f in calibration.frontiers.values())
-    assert (bundled_model() / CALIBRATION).stat().st_size < 1.5e6
+    assert (bundled_model() / CALIBRATION).stat().st_size < 2.5e6
 
 
 @pytest.mark.parametrize("scope", ["llm", "step"])

@@ -19,9 +19,13 @@ def test_every_task_has_its_own_instruction():
     assert all(text and text == text.strip() for text in instructions)
 
 
-def test_demonstrations_are_of_ten_tasks_that_exist():
-    assert len(DEMONSTRATION_TASKS) == 10
+def test_demonstrations_are_of_tasks_that_exist_in_scenes_where_words_decide():
     assert set(DEMONSTRATION_TASKS) <= set(TASKS)
+    assert len(set(DEMONSTRATION_TASKS)) == len(DEMONSTRATION_TASKS) >= 10
+    tasks = [TASKS[name] for name in DEMONSTRATION_TASKS]
+    exchanged = [task for task in tasks if task.other]
+    assert len(exchanged) >= 6
+    assert all(task.other in DEMONSTRATION_TASKS for task in exchanged)
 
 
 def test_an_unknown_task_is_answered_with_the_list_of_tasks():
