@@ -139,9 +139,9 @@ class PolicyClient:
             self._executor.spin_once(timeout_sec=0.01)
 
     def diagnosed(self, key: str, kind=int):
-        """One value of the newest diagnostics."""
+        """One value of the newest diagnostics, or None where they do not have it (yet)."""
         values = {v.key: v.value for s in self.diagnostics[-1].status for v in s.values}
-        return kind(values[key])
+        return kind(values[key]) if key in values else None
 
     def said(self) -> str:
         return self.log.read_text()
