@@ -205,8 +205,8 @@ class _Solver:
     def _ladder(self, costs: np.ndarray, asked: float) -> Frontier:
         if self.budget.solver != "optimal":
             return family_ladder(self._samples(costs), self.budget.solver, asked)
-        # Stored are some rows of the optimum, and for other relations of the costs good ones: between
-        # them a family may do better.
+        # Stored are some rows of the optimum, and for other relations of the costs good ones:
+        # between them a family may do better.
         return with_families(self._frontier().under(costs), self._samples(costs), asked)
 
     def _frontier(self) -> Frontier:

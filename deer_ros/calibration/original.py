@@ -32,7 +32,8 @@ def window_answers(
     """Answers at the kept steps of N windows, window by window, step by step.
 
     features: (N, W, L, d). drawn: int64 (N, W), which of the L each step's past hears. reference,
-    exits: which of the L are compared. layers: after which the L were taken. `taken` is the exit drawn for the step, 0 where it is none.
+    exits: which of the L are compared. layers: after which the L were taken. `taken` is the exit
+    drawn for the step, 0 where it is none.
     """
     windows, length = drawn.shape
     across = torch.arange(windows)

@@ -31,7 +31,8 @@ class MultiExitTraining(nn.Module):
         exits = model.config.exit_layers if phase.auxiliary_weight else ()
         width = model.config.language.width
         ungated = dataclasses.replace(model.config.head, gate_width=None)
-        self.auxiliary = nn.ModuleList(ActionHead(ungated, width, model.config.language.layers) for _ in exits)
+        layers = model.config.language.layers
+        self.auxiliary = nn.ModuleList(ActionHead(ungated, width, layers) for _ in exits)
         if pretrained:
             shared = model.head.state_dict()
             for head in self.auxiliary:
