@@ -54,7 +54,7 @@ class PolicyPhase:
     by itself. While neither the tower nor the resampler learns and nothing moves, every picture is
     encoded once; else again in every step.
     precision: of what is computed, `float32` or `bfloat16`; the weights stay float32, and so do
-    validation losses. Half the time of a step where the processor has bfloat16.
+    validation losses. Faster where the processor has bfloat16.
     pad_short_episodes: an episode shorter than a window is trained on as far as it goes; false
     makes it bad data.
     """
