@@ -133,8 +133,8 @@ def values_of(answers: Rollout, features: Features) -> dict[str, np.ndarray]:
         TIME: np.repeat(ages[:, None], exits, axis=1),
         CHANCE: np.random.default_rng(0).random((steps, 1)).repeat(exits, axis=1),
     }
-    if answers.expected_errors is not None:
-        found[GATE] = answers.expected_errors
+    if answers.expected_losses is not None:
+        found[GATE] = answers.expected_losses
     return {name: np.ascontiguousarray(v.T, np.float32) for name, v in found.items()}
 
 

@@ -155,8 +155,8 @@ def explain(
     poses = np.stack([_pose(answer) for answer in answers])
     grippers = np.array([float(a.gripper_probability) for a in answers], np.float32)
     expected = None
-    if answers[0].expected_error is not None:
-        expected = np.array([[float(a.expected_error) for a in answers[skip:]]], np.float32)
+    if answers[0].expected_loss is not None:
+        expected = np.array([[float(a.expected_loss) for a in answers[skip:]]], np.float32)
     deltas = criterion.values(
         poses[None, skip:], poses[:1] if skip else None, expected, rule.metric
     )[0]
@@ -185,7 +185,7 @@ def _pose(answer: Answer) -> np.ndarray:
 
 
 def _checked_guess(answer: Answer) -> float:
-    guess = float(answer.expected_error)
+    guess = float(answer.expected_loss)
     if not np.isfinite(guess):
         raise NonFiniteActionError(
             f"the gate's guess after layer {answer.layer} is {guess}; without one that is finite "

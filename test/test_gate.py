@@ -27,11 +27,16 @@ TEXT = INSTRUCTIONS[0]
 GATED = dataclasses.replace(tiny_config().head, gate_width=8)
 
 
-@pytest.fixture(scope="module", params=[1, 2])
+@pytest.fixture(
+    scope="module", params=[(1, "distance"), (2, "distance"), (1, "success"), (2, "success")],
+    ids=lambda param: f"every_{param[0]}_{param[1]}",
+)
 def folder(request, tmp_path_factory):
+    interval, guesses = request.param
     folder = tmp_path_factory.mktemp("models") / "gated"
-    exits = ExitConfig(interval=request.param, metric="learned")
-    return write_tiny_model(folder, head=GATED, exits=exits)
+    exits = ExitConfig(interval=interval, metric="learned")
+    head = dataclasses.replace(GATED, gate_guesses=guesses)
+    return write_tiny_model(folder, head=head, exits=exits)
 
 
 @pytest.fixture
@@ -121,7 +126,7 @@ def test_a_rollout_guesses_and_takes_what_the_policy_does(policy):
     exits = policy.config.exit_layers
     never = np.full(len(exits), NEVER, np.float32)
     head = policy.model.head
-    middle = float(np.median(roll_out(head, features, exits, never, "learned").expected_errors))
+    middle = float(np.median(roll_out(head, features, exits, never, "learned").expected_losses))
     thresholds = [middle] * len(exits)
     rollout = roll_out(head, features, exits, np.float32(thresholds), "learned")
     policy.set_thresholds(thresholds, metric="learned")
@@ -130,7 +135,7 @@ def test_a_rollout_guesses_and_takes_what_the_policy_does(policy):
         policy.reset()
         for seen in map(Observation, episode.static, episode.gripper):
             explained = policy.explain(seen, episode.instruction)
-            np.testing.assert_allclose(rollout.expected_errors[row], explained.deltas, atol=1e-5)
+            np.testing.assert_allclose(rollout.expected_losses[row], explained.deltas, atol=1e-5)
             step = policy.step(seen, episode.instruction)
             assert exits[rollout.taken[row]] == step.exit_layer
             row += 1
@@ -151,7 +156,7 @@ def test_a_calibration_keeps_the_guesses_and_budgets_are_solved_from_them(
     assert found.metric == "learned"
     found.save(tmp_path / "calibration.safetensors")
     loaded = Calibration.load(tmp_path / "calibration.safetensors")
-    np.testing.assert_array_equal(loaded.deltas(), found.expected_errors.T)
+    np.testing.assert_array_equal(loaded.deltas(), found.expected_losses.T)
     policy.calibration = loaded
     costs = CostModel(policy.config, policy.config.prompt.usual_tokens).exit_gflops("llm")
     solution = policy.set_budget(Budget(average_gflops=float(costs[[0, -1]].mean())))
@@ -161,13 +166,13 @@ def test_a_calibration_keeps_the_guesses_and_budgets_are_solved_from_them(
 
 def test_guesses_of_nan_are_no_calibration(policy):
     found = calibrated(policy)
-    broken = np.full_like(found.expected_errors, np.nan)
-    with pytest.raises(ValueError, match="expected_errors holds NaN"):
-        dataclasses.replace(found, expected_errors=broken)
+    broken = np.full_like(found.expected_losses, np.nan)
+    with pytest.raises(ValueError, match="expected_losses holds NaN"):
+        dataclasses.replace(found, expected_losses=broken)
 
 
 def test_a_calibration_without_guesses_solves_nothing_for_the_metric(policy):
-    found = dataclasses.replace(calibrated(policy, metric="l2"), expected_errors=None)
+    found = dataclasses.replace(calibrated(policy, metric="l2"), expected_losses=None)
     with pytest.raises(ValueError, match="no guesses of a head's gate"):
         found.deltas("learned")
 

@@ -17,7 +17,7 @@ from deer_ros.budget.frontier import Frontier
 VERSION = 1
 FACTS = "deer_calibration"
 METHODS = ("run-time", "original")
-OPTIONAL = ("reference_poses", "expected_errors")
+OPTIONAL = ("reference_poses", "expected_losses")
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Calibration:
 
     exit_layers: the model's exits, counted from 1. poses: float32 (n, E, 6). gripper: float32
     (n, E), probability of "open". reference_poses: float32 (n, 6), the pseudo action that the first
-    exit is compared with, or None where there is none. expected_errors: float32 (n, E), what the
+    exit is compared with, or None where there is none. expected_losses: float32 (n, E), what the
     head's gate guessed, or None where it has none. episode: int32 (n,), which episode a step is of.
     taken: int32 (n,), number of the exit whose state was carried on. fingerprint: of the model's
     weights. metric: the one that `frontiers` were computed for. method: `run-time` or `original`.
@@ -45,7 +45,7 @@ class Calibration:
     method: str = "run-time"
     thresholds: tuple[float, ...] = ()
     frontiers: dict[int, Frontier] = field(default_factory=dict)
-    expected_errors: np.ndarray | None = None
+    expected_losses: np.ndarray | None = None
     notes: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -60,7 +60,7 @@ class Calibration:
             )
         shapes = {
             "poses": (steps, exits, 6), "reference_poses": (steps, 6), "episode": (steps,),
-            "taken": (steps,), "expected_errors": (steps, exits),
+            "taken": (steps,), "expected_losses": (steps, exits),
         }
         for name, shape in shapes.items():
             array = getattr(self, name)
@@ -81,7 +81,7 @@ class Calibration:
         """
         metric = self.metric if metric is None else metric
         return np.ascontiguousarray(
-            criterion.values(self.poses, self.reference_poses, self.expected_errors, metric).T
+            criterion.values(self.poses, self.reference_poses, self.expected_losses, metric).T
         )
 
     def errors(self) -> np.ndarray:

@@ -64,19 +64,19 @@ def check_metric(metric: str) -> None:
 def values(
     poses: np.ndarray,
     reference: np.ndarray | None,
-    expected_errors: np.ndarray | None,
+    expected_losses: np.ndarray | None,
     metric: str,
 ) -> np.ndarray:
     """The criterion's value at each of E exits that have all answered: float32 (n, E).
 
     poses: (n, E, 6). reference: (n, 6), what the first is compared with; None makes its value NaN.
-    expected_errors: (n, E), the head's guesses; needed for `learned` only.
+    expected_losses: (n, E), the head's guesses; needed for `learned` only.
     """
     check_metric(metric)
     if metric == LEARNED:
-        if expected_errors is None:
+        if expected_losses is None:
             raise ValueError(f"the metric is {LEARNED}, but there are no guesses of a head's gate.")
-        return expected_errors
+        return expected_losses
     found = np.full(poses.shape[:2], np.nan, np.float32)
     if reference is not None:
         found[:, 0] = delta(poses[:, 0], reference, metric)

@@ -95,8 +95,8 @@ def head_parameters(config: DeerConfig) -> int:
         norms = 2 * sum(head.mlp_widths) if head.mlp_layer_norm else 0
         parameters += linear + norms
     if head.gate_width is not None:
-        rows = hidden + 6 + 1 + config.language.layers + 1
-        parameters += rows * head.gate_width + 1
+        rows = hidden + 6 + 1 + config.language.layers + head.gate_outputs
+        parameters += rows * head.gate_width + head.gate_outputs
     return parameters
 
 

@@ -86,7 +86,7 @@ def calibrate(
         poses=gathered.poses,
         gripper=gathered.gripper,
         reference_poses=gathered.reference_poses,
-        expected_errors=gathered.expected_errors,
+        expected_losses=gathered.expected_losses,
         episode=solving[episode].astype(np.int32),
         taken=gathered.taken,
         fingerprint=fingerprint,
@@ -142,7 +142,7 @@ def _samples(rollout: Rollout, costs: np.ndarray, metric: str) -> Samples:
     everything = Calibration(
         tuple(range(1, count + 1)), rollout.poses, rollout.gripper, rollout.reference_poses,
         np.zeros(len(rollout.taken), np.int32), rollout.taken, "",
-        expected_errors=rollout.expected_errors,
+        expected_losses=rollout.expected_losses,
     )
     return Samples(everything.deltas(metric), everything.errors(), costs)
 

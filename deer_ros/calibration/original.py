@@ -49,7 +49,7 @@ def window_answers(
             poses.append(torch.stack([output.pose[:, 0] for output in outputs], 1))
             gripper.append(torch.stack([o.gripper_probability[:, 0, 0] for o in outputs], 1))
             if head.gate is not None:
-                guesses.append(torch.stack([o.expected_error[:, 0, 0] for o in outputs[1:]], 1))
+                guesses.append(torch.stack([o.expected_loss[:, 0, 0] for o in outputs[1:]], 1))
         state = head.step(features[across, step, drawn[:, step]], state, carried).state
     expected = torch.stack(guesses, 1).flatten(0, 1).float().cpu().numpy() if guesses else None
     said = torch.stack(poses, 1).flatten(0, 1).float().cpu().numpy()

@@ -18,14 +18,14 @@ class Rollout:
 
     poses: float32 (n, K, 6). gripper: float32 (n, K). reference_poses: float32 (n, 6) or None.
     taken: int32 (n,), number of the exit that was taken and whose state was carried on.
-    expected_errors: float32 (n, K), the gate's guesses, or None where the head has no gate.
+    expected_losses: float32 (n, K), the gate's guesses, or None where the head has no gate.
     """
 
     poses: np.ndarray
     gripper: np.ndarray
     reference_poses: np.ndarray | None
     taken: np.ndarray
-    expected_errors: np.ndarray | None = None
+    expected_losses: np.ndarray | None = None
 
     @property
     def actions(self) -> np.ndarray:
@@ -76,7 +76,7 @@ def roll_out(
         )
         if guesses is not None:
             guesses[rows] = np.stack(
-                [_numpy(output.expected_error[:, 0, 0]) for output in outputs[skip:]], axis=1
+                [_numpy(output.expected_loss[:, 0, 0]) for output in outputs[skip:]], axis=1
             )
         values = criterion.values(
             said[:, skip:],

@@ -22,9 +22,9 @@ from deer_ros.cli.bag_arguments import (
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-    from deer_ros.model.config import ActionConfig
+    from deer_ros.model.config import DeerConfig
     from deer_ros.training.config import EvaluationHook, TrainingConfig
-    from deer_ros.training.run import Report
+    from deer_ros.training.run import Practise, Report
 
 HELP = "train a multi-exit model on demonstrations"
 FAILED = 1
@@ -75,8 +75,10 @@ def run(arguments: argparse.Namespace) -> int:
     on_bad = _name_bad if arguments.skip_bad else None
     keys = LeRobotKeys.parse(arguments.lerobot)
     inputs = bag_inputs(arguments, node_parameters(arguments))
-    episodes = read_all_episodes(arguments.data, _units(config), on_bad, keys, inputs)
+    model = _model_config(config)
+    episodes = read_all_episodes(arguments.data, model.action, on_bad, keys, inputs)
     evaluate = _evaluation(config.evaluation) if config.evaluation.every_steps else None
+    practise = _practice(config) if model.head.guesses_success else None
     if arguments.processes > 1 and "WORLD_SIZE" not in os.environ:
         _launch(arguments)
 
@@ -90,17 +92,18 @@ def run(arguments: argparse.Namespace) -> int:
     mine = locked(arguments.out) if first else nullcontext()
     with mine, _reporting(arguments.out, first) as report:
         training = TrainingRun(
-            config, episodes, arguments.out, report, on_bad=on_bad, evaluate=evaluate
+            config, episodes, arguments.out, report, on_bad=on_bad, evaluate=evaluate,
+            practise=practise,
         )
         if first:
             remember_run(arguments.out, arguments.data, config)
         try:
-            model = training()
+            written = training()
         except ArithmeticError as error:
             print(f"deer train: {error}", file=sys.stderr)
             return FAILED
     if first:
-        said = json.dumps({"model": str(model)}) if arguments.json else f"model directory: {model}"
+        said = json.dumps({"model": str(written)}) if arguments.json else f"model directory: {written}"
         print(said)
     return 0
 
@@ -124,14 +127,14 @@ def _is_first() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
-def _units(config: TrainingConfig) -> ActionConfig:
-    """What the actions that are learned mean: the model says so."""
+def _model_config(config: TrainingConfig) -> DeerConfig:
+    """Of the model that is trained, wherever it comes from."""
     from deer_ros.checkpoint.directory import CONFIG
     from deer_ros.model.config import DeerConfig
 
     if config.start_from is None:
-        return config.model.action
-    return DeerConfig.load(Path(config.start_from) / CONFIG).action
+        return config.model
+    return DeerConfig.load(Path(config.start_from) / CONFIG)
 
 
 def _name_bad(error: ValueError) -> None:
@@ -153,6 +156,18 @@ def _evaluation(hook: EvaluationHook) -> Callable[[Path], dict[str, float]]:
     first = EVALUATION_SEED_START + hook.seed
     seeds = range(first, first + hook.episodes)
     return lambda model: success_by_exit(model, tasks, seeds, hook.exits, hook.processes)
+
+
+def _practice(config: TrainingConfig) -> Practise:
+    """Closed-loop episodes in the simulator for a gate; raises as `_evaluation` does."""
+    from deer_ros.evaluation.practice import practise
+    from deer_ros.sim.tasks import DEMONSTRATION_TASKS, find_task
+
+    phase = config.practice
+    tasks = [find_task(task).name for task in phase.tasks or DEMONSTRATION_TASKS]
+    return lambda model, folder, on_block: practise(
+        model, folder, tasks, phase.episodes, config.seed, phase.processes, on_block
+    )
 
 
 @contextmanager

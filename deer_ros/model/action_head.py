@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from deer_ros.model.config import HeadConfig
+from deer_ros.model.sizes import DISTANCE, SUCCESS, HeadConfig
 
 
 class HeadState(NamedTuple):
@@ -24,14 +24,14 @@ class HeadState(NamedTuple):
 class HeadOutput(NamedTuple):
     """pose (N, T, 6) in -1..1, gripper_logit (N, T, 1) of "open", and the state that follows.
 
-    expected_error: (N, T, 1), the gate's guess of the root mean square difference between this pose
-    and the one of full depth; None where the head has no gate, or was not told the layer.
+    expected_loss: (N, T, 1), the gate's guess of what this exit loses against full depth; None
+    where the head has no gate, or was not told the layer.
     """
 
     pose: Tensor
     gripper_logit: Tensor
     state: HeadState
-    expected_error: Tensor | None = None
+    expected_loss: Tensor | None = None
 
     @property
     def gripper_probability(self) -> Tensor:
@@ -67,7 +67,9 @@ class ActionHead(nn.Module):
         self.dropout = nn.Dropout(config.lstm_dropout)
         self.pose = _mlp(config, 6)
         self.gripper = _mlp(config, 1)
-        self.gate = None if config.gate_width is None else Gate(config, layers)
+        self.gate = None
+        if config.gate_width is not None:
+            self.gate = _GATES[config.gate_guesses](config, layers)
 
     def initial_state(self, batch: int = 1) -> HeadState:
         """Zeros: the state of a new episode."""
@@ -81,6 +83,10 @@ class ActionHead(nn.Module):
             nn.functional.linear(h, lstm.weight_hh_l0, lstm.bias_hh_l0 + lstm.bias_ih_l0)
             for lstm, h in zip(self.lstm, state.hidden)
         ]
+
+    def read(self, state: HeadState) -> Tensor:
+        """What pose, gripper and gate read, (N, lstm width), where `state` follows from it."""
+        return self.norms[-1](state.hidden[-1])
 
     def step(
         self, features: Tensor, state: HeadState, carried: list[Tensor], layer: int | None = None
@@ -122,22 +128,56 @@ class ActionHead(nn.Module):
 
 
 class Gate(nn.Module):
-    """Guesses how far a pose is from full depth's, from what the actions learned to use.
+    """Guesses what is lost by taking an exit instead of full depth: never below zero.
 
-    It changes nothing of that. Guesses are positive, and learned by their logarithms: differences
-    span two orders of magnitude, and what counts is which of them are small.
+    It reads what the actions learned to use, and changes nothing of that.
     """
 
     def __init__(self, config: HeadConfig, layers: int) -> None:
         super().__init__()
         self.hidden = nn.Linear(config.lstm_width + 6, config.gate_width)
         self.layer = nn.Embedding(layers, config.gate_width)
-        self.out = nn.Linear(config.gate_width, 1)
+        self.out = nn.Linear(config.gate_width, config.gate_outputs)
+        self.dropout = nn.Dropout(config.gate_dropout)
 
     def forward(self, x: Tensor, pose: Tensor, layer: int) -> Tensor:
         """x (N, T, lstm width), pose (N, T, 6), both after `layer`: (N, T, 1)."""
-        hidden = self.hidden(torch.cat([x, pose], dim=-1).detach())
-        return self.out((hidden + self.layer.weight[layer - 1]).relu()).exp()
+        raise NotImplementedError
+
+    def scores(self, x: Tensor, pose: Tensor, layer: int | Tensor) -> Tensor:
+        """What the guess is made of, (..., outputs). layer: of all, or one of every row."""
+        read = self.dropout(torch.cat([x, pose], dim=-1).detach())
+        return self.out(self.dropout((self.hidden(read) + self.layer.weight[layer - 1]).relu()))
+
+
+class DistanceGate(Gate):
+    """Guesses the root mean square difference between an exit's pose and full depth's.
+
+    It is learned by its logarithm: differences span two orders of magnitude, and what counts is
+    which of them are small.
+    """
+
+    def forward(self, x: Tensor, pose: Tensor, layer: int) -> Tensor:
+        """As in `Gate`."""
+        return self.scores(x, pose, layer).exp()
+
+
+class SuccessGate(Gate):
+    """Guesses by how much the chance of success falls if an exit is taken from here on.
+
+    Two chances are learned: that full depth fails from here, and that the exit fails where full
+    depth would not. Where all is lost anyway, no depth is worth its cost.
+    """
+
+    def forward(self, x: Tensor, pose: Tensor, layer: int) -> Tensor:
+        """As in `Gate`."""
+        scores = self.scores(x, pose, layer)
+        lost, spoiled = scores.sigmoid().chunk(2, dim=-1)
+        # A score of infinity is a fault, and must not pass for certainty.
+        return (1 - lost) * spoiled + 0 * scores.sum(dim=-1, keepdim=True)
+
+
+_GATES: dict[str, type[Gate]] = {DISTANCE: DistanceGate, SUCCESS: SuccessGate}
 
 
 def mlp_slot(layer: int, norm: bool = False) -> int:

@@ -24,21 +24,21 @@ from deer_ros.model.vision import Resampler, build_tower
 class Answer:
     """What the head says after `layer` layers (counted from 1), and the state that would follow.
 
-    pose: (N, 6); gripper_probability: (N, 1); expected_error: (N, 1), or None without a gate.
+    pose: (N, 6); gripper_probability: (N, 1); expected_loss: (N, 1), or None without a gate.
     head_s: seconds spent in the head so far this step.
     """
 
     layer: int
     pose: Tensor
     gripper_probability: Tensor
-    expected_error: Tensor | None
+    expected_loss: Tensor | None
     state: HeadState
     head_s: float
 
     @classmethod
     def of(cls, layer: int, output: HeadOutput, head_s: float) -> Answer:
         """The head's output for a single step."""
-        guess = output.expected_error
+        guess = output.expected_loss
         return cls(
             layer, output.pose[:, 0], output.gripper_probability[:, 0],
             None if guess is None else guess[:, 0], output.state, head_s,

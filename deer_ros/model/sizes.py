@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 GROUPS = 8  # of the group norms in a `conv` tower
-
+DISTANCE, SUCCESS = "distance", "success"
+GATE_OUTPUTS = {DISTANCE: 1, SUCCESS: 2}
+"""What a gate may guess a loss of, and the numbers that such a gate computes."""
 
 
 @dataclass(frozen=True)
@@ -109,8 +111,9 @@ class LanguageConfig:
 class HeadConfig:
     """The action head: maximum over the tokens, a stack of LSTM layers, two small MLPs.
 
-    `gate_width` is the hidden width of a third MLP, which guesses how far an exit's pose is from
-    full depth's; `None` where there is none, as in the published models.
+    `gate_width` is the hidden width of a third MLP, which guesses what taking an exit loses against
+    full depth, `None` where there is none, as in the published models. `gate_guesses` says what is
+    lost: the exactness of the pose (`distance`) or the chance of `success`.
     """
 
     lstm_width: int = 1024
@@ -121,14 +124,31 @@ class HeadConfig:
     lstm_dropout: float = 0.3
     mlp_dropout: float = 0.4
     gate_width: int | None = None
+    gate_guesses: str = DISTANCE
+    gate_dropout: float = 0.0
 
     def __post_init__(self) -> None:
         _check_positive("head", self)
-        for name in ("lstm_dropout", "mlp_dropout"):
+        if self.gate_guesses not in GATE_OUTPUTS:
+            raise ValueError(
+                f"head.gate_guesses is {self.gate_guesses!r}; allowed are "
+                f"{' and '.join(GATE_OUTPUTS)}."
+            )
+        for name in ("lstm_dropout", "mlp_dropout", "gate_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(
                     f"head.{name} is {getattr(self, name)}; it must be at least 0 and below 1."
                 )
+
+    @property
+    def guesses_success(self) -> bool:
+        """Whether there is a gate that does."""
+        return self.gate_width is not None and self.gate_guesses == SUCCESS
+
+    @property
+    def gate_outputs(self) -> int:
+        """Numbers that the gate computes from its hidden layer."""
+        return GATE_OUTPUTS[self.gate_guesses]
 
 
 def _check_positive(part: str, config: Any) -> None:

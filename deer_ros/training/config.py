@@ -103,10 +103,9 @@ class PolicyPhase:
 
 @dataclass(frozen=True)
 class GatePhase:
-    """The head's gate learns how far every exit's pose is from full depth's, all else frozen.
+    """A gate that guesses distances learns how far every exit's pose is from full depth's.
 
-    `steps: 0` leaves it out, as a head without `gate_width` does. It learns on windows of
-    `policy.window` steps.
+    All else is frozen. `steps: 0` leaves it out. It learns on windows of `policy.window` steps.
     """
 
     steps: int = 1000
@@ -114,6 +113,32 @@ class GatePhase:
     learning_rate: float = 1e-2
     weight_decay: float = 0.01
     warmup_steps: int = 50
+
+
+@dataclass(frozen=True)
+class PracticePhase:
+    """A gate that guesses success learns what comes of leaving early, in the simulator.
+
+    All else is frozen. `steps: 0` leaves it out. episodes: of each task, in closed loop. tasks:
+    empty, those that demonstrations are collected of. processes: that run them. batch_answers: of
+    all processes that train together.
+    """
+
+    episodes: int = 200
+    tasks: tuple[str, ...] = ()
+    processes: int = 1
+    steps: int = 2000
+    batch_answers: int = 512
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.05
+    warmup_steps: int = 50
+
+    def __post_init__(self) -> None:
+        for name in ("episodes", "processes", "batch_answers"):
+            if getattr(self, name) < 1:
+                raise ValueError(
+                    f"practice.{name} is {getattr(self, name)}; it must be at least 1."
+                )
 
 
 @dataclass(frozen=True)
@@ -155,6 +180,7 @@ class TrainingConfig:
     vision: VisionPhase = field(default_factory=VisionPhase)
     policy: PolicyPhase = field(default_factory=PolicyPhase)
     gate: GatePhase = field(default_factory=GatePhase)
+    practice: PracticePhase = field(default_factory=PracticePhase)
     evaluation: EvaluationHook = field(default_factory=EvaluationHook)
     seed: int = 0
     holdout: float = 0.03

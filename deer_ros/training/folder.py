@@ -14,7 +14,7 @@ from deer_ros.training.config import TrainingConfig
 
 DATA, CONFIG, LOCK = "data.json", "config.json", "run.lock"
 # What says how a run is watched, and changes nothing in what it learns.
-MAY_CHANGE = ("evaluation", "checkpoint_every_steps", "log_every_steps")
+MAY_CHANGE = ("evaluation", "checkpoint_every_steps", "log_every_steps", "processes")
 
 
 @contextmanager

@@ -70,5 +70,5 @@ def _squared_errors(outputs: list[HeadOutput]) -> Tensor:
     for output in outputs[:-1]:
         difference = (output.pose - deepest).square().mean(dim=-1, keepdim=True).sqrt().detach()
         wanted = (difference + ALIKE).log()
-        squared.append((output.expected_error.log() - wanted).square()[:, 0, 0])
+        squared.append((output.expected_loss.log() - wanted).square()[:, 0, 0])
     return torch.stack(squared, dim=1) if squared else deepest.new_zeros(len(deepest), 0)

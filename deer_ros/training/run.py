@@ -6,7 +6,7 @@ processes all do the same on their share of every batch; the first of them write
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from torch import Tensor, nn
 
 from deer_ros.checkpoint import save_model
 from deer_ros.data.episode import Episode
+from deer_ros.data.outcomes import Outcomes
+from deer_ros.model.action_head import SuccessGate
 from deer_ros.model.config import DeerConfig
 from deer_ros.model.proprioception import scaled
 from deer_ros.training.config import TrainingConfig
@@ -26,6 +28,7 @@ from deer_ros.training.dataset import Needs, OnBad, load_frames, split_episodes
 from deer_ros.training.evaluation import Evaluate, Evaluations
 from deer_ros.training.gate_phase import GateTraining
 from deer_ros.training.policy_phase import MultiExitTraining
+from deer_ros.training.practice_phase import OutcomeBatches, PracticeTraining, split
 from deer_ros.training.shift import cuts_of, shifted
 from deer_ros.training.start import model_from, new_model
 from deer_ros.training.trainer import Phase, Schedule
@@ -35,6 +38,9 @@ from deer_ros.training.windows import Look, WindowBatches
 # The others wait while the first process reads bags, encodes pictures or evaluates.
 LONGEST_WAIT = timedelta(hours=12)
 
+Practise = Callable[[Path, Path, Callable[[int, int], None]], Outcomes]
+"""Model directory, and a folder to keep and find blocks in -> what came of its exits in closed
+loop; hears of every block's end."""
 Report = Callable[[str, int, int, dict[str, float]], None]
 
 
@@ -42,7 +48,8 @@ class TrainingRun:
     """One run in `folder`, from what `episodes` yields; `report` hears of every logged step.
 
     on_bad: hears of episodes that cannot be trained on, which are left out then; None: they are
-    refused. evaluate: what `config.evaluation` asks for now and then.
+    refused. evaluate: what `config.evaluation` asks for now and then. practise: what
+    `config.practice` asks for, needed where the model's gate guesses success.
     """
 
     def __init__(
@@ -54,8 +61,10 @@ class TrainingRun:
         *,
         on_bad: OnBad | None = None,
         evaluate: Evaluate | None = None,
+        practise: Practise | None = None,
     ) -> None:
         self.config, self.folder, self.report = config, folder, report
+        self.practise = practise
         self.accelerator = Accelerator(
             kwargs_handlers=[InitProcessGroupKwargs(timeout=LONGEST_WAIT)]
         )
@@ -74,6 +83,12 @@ class TrainingRun:
         count = len(self.frames.lengths)
         if count < 2:
             raise ValueError(f"there are {count} episodes; training and validation need two.")
+        if practise is None and model_config.head.guesses_success and config.practice.steps:
+            raise ValueError(
+                "the model's gate guesses success (head.gate_guesses), which it learns in a "
+                "simulator, and there is none here; set practice.steps to 0, or use a gate that "
+                "guesses distance."
+            )
         self.training, self.validation = split_episodes(count, config.holdout, config.seed)
         if start is None:
             learned = self.frames.windows(self.training, 1)
@@ -88,8 +103,9 @@ class TrainingRun:
         torch.manual_seed(self.config.seed)
         training = MultiExitTraining(self.model, self.config.policy, self.start.pretrained)
         self._train_policy(training)
-        if self.model.head.gate is not None and len(self.model.config.exit_layers) > 1:
-            self._train_gate()
+        gate = self.model.head.gate
+        if gate is not None and len(self.model.config.exit_layers) > 1:
+            self._practise(gate) if isinstance(gate, SuccessGate) else self._train_gate()
         folder = self.folder / "model"
         if self.accelerator.is_main_process:
             self._save(folder)
@@ -169,6 +185,32 @@ class TrainingRun:
         groups = [training.group(phase.learning_rate, phase.weight_decay)]
         schedule = Schedule(phase.steps, phase.warmup_steps, cosine=True)
         self._train("gate", training, groups, draw, schedule, validate, 1.0)
+
+    def _practise(self, gate: SuccessGate) -> None:
+        phase, config, model = self.config.practice, self.config, self.folder / "practised"
+        if phase.steps == 0:
+            return
+        with self.accelerator.main_process_first():
+            if self.accelerator.is_main_process:
+                self._save(model)
+            outcomes = self.practise(
+                model, self.folder / "practice",
+                lambda done, all: self.report("practice episodes", done, all, {}),
+            )
+        learned, held = split(outcomes, config.holdout, config.seed)
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        batches, all_held = OutcomeBatches(learned, rank, world), OutcomeBatches(held).all()
+        training = PracticeTraining(gate)
+
+        def draw(rng: np.random.Generator) -> tuple[Any, ...]:
+            return self._all_here(batches.draw(rng, phase.batch_answers))
+
+        def validate() -> dict[str, Tensor]:
+            return training(*self._all_here(all_held))
+
+        groups = [training.group(phase.learning_rate, phase.weight_decay)]
+        schedule = Schedule(phase.steps, phase.warmup_steps, cosine=True)
+        self._train("practice", training, groups, draw, schedule, validate, 1.0)
 
     def _look(self) -> Look:
         """How batches see frames: as latents computed once, or as pictures if those may change."""
@@ -250,6 +292,9 @@ class TrainingRun:
 
     def _here(self, values: Any) -> Any:
         return values.to(self.accelerator.device)
+
+    def _all_here(self, values: Sequence[Any]) -> tuple[Any, ...]:
+        return tuple(self._here(v) if isinstance(v, Tensor) else v for v in values)
 
     def _check_processes(self) -> None:
         config, world = self.config, self.accelerator.num_processes

@@ -1,0 +1,80 @@
+"""A gate learns by how much an exit lowers the chance of success, from what came of exits.
+
+An episode tells of the exit that was taken in it from some step on to the end: whether it failed.
+Along full depth, it tells every exit whether full depth fails from there. Both chances are learned
+at once, by maximum likelihood, with
+
+    P(success | exit) = P(success | full depth) (1 - P(exit spoils it)).
+
+Choosing some steps by one rule and the rest by another, and learning from the end what the change
+was worth, is roll-in and roll-out of learning to search (Chang et al. 2015).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import logsigmoid
+
+from deer_ros.data.outcomes import Outcomes
+from deer_ros.model.action_head import SuccessGate
+
+Drawn = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, float]
+
+
+class PracticeTraining(nn.Module):
+    """A gate that learns from `Outcomes`."""
+
+    def __init__(self, gate: SuccessGate) -> None:
+        super().__init__()
+        self.gate = gate
+
+    def forward(
+        self, read: Tensor, poses: Tensor, layers: Tensor, at_full_depth: Tensor, failed: Tensor,
+        share: float,
+    ) -> dict[str, Tensor]:
+        """Mean negative log-likelihood of the n outcomes, as `Outcomes` has them, times `share`."""
+        lost, spoiled = self.gate.scores(read, poses, layers).unbind(dim=-1)
+        success = logsigmoid(-lost) + logsigmoid(-spoiled).masked_fill(at_full_depth, 0.0)
+        # Below zero, so that the logarithm of its complement stays finite.
+        failure = torch.log(-torch.expm1(success.clamp(max=-1e-6)))
+        return {"practice": -share * torch.where(failed, failure, success).mean()}
+
+    def group(self, learning_rate: float, weight_decay: float) -> dict:
+        """The parameters that learn."""
+        parameters = list(self.gate.parameters())
+        return {"params": parameters, "lr": learning_rate, "weight_decay": weight_decay}
+
+
+class OutcomeBatches:
+    """Batches of answers, each drawn alike; `rank` of `world` processes gets its share of them."""
+
+    def __init__(self, outcomes: Outcomes, rank: int = 0, world: int = 1) -> None:
+        self.outcomes, self.rank, self.world = outcomes, rank, world
+
+    def draw(self, rng: np.random.Generator, size: int) -> Drawn:
+        """Arguments of `PracticeTraining`: `size` answers of all processes together."""
+        rows = rng.choice(len(self.outcomes), size)
+        mine = rows[self.rank :: self.world]
+        return _tensors(self.outcomes.of(mine), len(mine) * self.world / size)
+
+    def all(self) -> Drawn:
+        """Every answer there is, at once."""
+        return _tensors(self.outcomes, 1.0)
+
+
+def split(outcomes: Outcomes, holdout: float, seed: int) -> tuple[Outcomes, Outcomes]:
+    """For learning, and a share of the episodes, one at least, for validation."""
+    episodes = np.unique(outcomes.episodes)
+    held = np.random.default_rng(seed).permutation(episodes)[: max(1, round(holdout * len(episodes)))]
+    aside = np.isin(outcomes.episodes, held)
+    return outcomes.of(~aside), outcomes.of(aside)
+
+
+def _tensors(outcomes: Outcomes, share: float) -> Drawn:
+    read, poses, layers, at_full_depth, failed = map(
+        torch.from_numpy,
+        (outcomes.read, outcomes.poses, outcomes.layers, outcomes.at_full_depth, outcomes.failed),
+    )
+    return read, poses, layers, at_full_depth, failed, share
