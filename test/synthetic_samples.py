@@ -45,11 +45,11 @@ def make_samples(
 
 def with_frontiers(calibration: Calibration, costs: np.ndarray, losses: int = 0) -> Calibration:
     """Every depth's frontier; with `losses` episodes, each about as far off as the row's mean."""
-    deltas, errors = calibration.deltas(), calibration.errors()
+    deltas, lost = calibration.deltas(), calibration.losses()
     rng = np.random.default_rng(0)
     frontiers = {}
     for exits in range(1, len(costs) + 1):
-        frontier = optimal_frontier(Samples(deltas[:exits], errors[:exits], costs[:exits]))
+        frontier = optimal_frontier(Samples(deltas[:exits], lost[:exits], costs[:exits]))
         if losses:
             noise = rng.uniform(0.5, 1.5, (len(frontier), losses))
             measured = (frontier.error[:, None] * noise).astype(np.float32)

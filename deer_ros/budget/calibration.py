@@ -13,6 +13,7 @@ from safetensors.numpy import save
 
 from deer_ros.budget import criterion
 from deer_ros.budget.frontier import Frontier
+from deer_ros.model.config import LEARNED
 
 VERSION = 1
 FACTS = "deer_calibration"
@@ -31,7 +32,8 @@ class Calibration:
     taken: int32 (n,), number of the exit whose state was carried on. fingerprint: of the model's
     weights. metric: the one that `frontiers` were computed for. method: `run-time` or `original`.
     thresholds: by which exits were taken. frontiers: by the number of permitted exits, from which
-    `solve` answers. notes: where it comes from, for people.
+    `solve` answers. guesses_success: whether `expected_losses` are of success, not of exactness.
+    notes: where it comes from, for people.
     """
 
     exit_layers: tuple[int, ...]
@@ -46,6 +48,7 @@ class Calibration:
     thresholds: tuple[float, ...] = ()
     frontiers: dict[int, Frontier] = field(default_factory=dict)
     expected_losses: np.ndarray | None = None
+    guesses_success: bool = False
     notes: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -88,6 +91,22 @@ class Calibration:
         """Root mean square difference of every exit's pose to the deepest's: float32 (E, n)."""
         return criterion.delta(self.poses, self.poses[:, -1:], "l2").T
 
+    def losses(self, metric: str | None = None) -> np.ndarray:
+        """What thresholds for `metric` keep small: float32 (E, n), of every exit against the last.
+
+        The success that the gate guesses to be lost, where it guesses that and `metric` is its;
+        else `errors`. None is this calibration's metric.
+        """
+        if not self.success_counts(metric):
+            return self.errors()
+        lost = self.expected_losses.T.copy()
+        lost[-1] = 0  # full depth loses nothing against itself, and no gate was taught about it
+        return lost
+
+    def success_counts(self, metric: str | None = None) -> bool:
+        """Whether `losses` are of success, and not action errors."""
+        return self.guesses_success and (metric or self.metric) == LEARNED
+
     def check_fits(self, exit_layers: tuple[int, ...], fingerprint: str, file: str | Path) -> None:
         """ValueError where this is another model's calibration."""
         if self.exit_layers != tuple(exit_layers):
@@ -121,6 +140,7 @@ class Calibration:
             "fingerprint": self.fingerprint,
             "metric": self.metric,
             "method": self.method,
+            "guesses_success": self.guesses_success,
             "thresholds": list(self.thresholds),
             "notes": self.notes,
         }
@@ -160,6 +180,7 @@ class Calibration:
                 method=facts["method"],
                 thresholds=tuple(map(float, facts["thresholds"])),
                 frontiers=_frontiers(tensors),
+                guesses_success=facts.get("guesses_success", False),
                 notes=facts["notes"],
             )
         except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -32,7 +33,7 @@ class Solution:
     ladder, the cheaper one's. max_layer: the deepest permitted layer. metric: of the thresholds.
     binding: the budget that decides, or `none`. exit_shares: expected share of the steps per
     permitted exit. expected_*: means per step; None where there is no calibration (or no table of
-    milliseconds). ladder, knob: the rows that tracking moves along and where on them the budget
+    milliseconds). expected_success_loss: what a gate guesses, if it guesses that. ladder, knob: the rows that tracking moves along and where on them the budget
     lies; None where no average and no error was asked for (then the thresholds are the model's
     own), or where nothing but full depth can follow. cost_name: what `ladder.cost` counts:
     `llm_gflops`, `step_gflops` or `ms`. reachable: the lowest and the highest average in that unit.
@@ -47,6 +48,7 @@ class Solution:
     expected_step_gflops: float | None = None
     expected_ms: float | None = None
     expected_action_error: float | None = None
+    expected_success_loss: float | None = None
     ladder: Frontier | None = None
     knob: float | None = None
     cost_name: str | None = None
@@ -227,7 +229,7 @@ class _Solver:
     def _samples(self, costs: np.ndarray) -> Samples:
         exits = self.depth.exits
         deltas = self.calibration.deltas(self.metric)[:exits]
-        return Samples(deltas, self.calibration.errors()[:exits], costs)
+        return Samples(deltas, self.calibration.losses(self.metric)[:exits], costs)
 
     def _costs(self, name: str) -> np.ndarray:
         """Cost of leaving at each permitted exit."""
@@ -259,9 +261,9 @@ class _Solver:
         """The candidate with all that it lets expect."""
         ladder, knob = candidate.ladder, candidate.knob
         thresholds = ladder.thresholds[min(int(knob), len(ladder) - 1)].tolist()
-        solution = self._expecting(candidate.shares, float(ladder.at(ladder.error, knob)))
         return replace(
-            solution,
+            self._expecting(candidate.shares),
+            **self._losing(ladder, knob),
             thresholds=(*thresholds[:-1], math.inf),
             binding=candidate.binding,
             ladder=ladder,
@@ -270,7 +272,25 @@ class _Solver:
             reachable=(float(ladder.cost[0]), float(candidate.costs[-1])),
         )
 
-    def _expecting(self, shares: np.ndarray | None, error: float | None) -> Solution:
+    def _losing(self, ladder: Frontier, knob: float) -> dict[str, float]:
+        """What is lost against full depth on average, by the names that `Solution` has for it."""
+        loss = float(ladder.at(ladder.error, knob))
+        if self.calibration is None or not self.calibration.success_counts(self.metric):
+            return {"expected_action_error": loss}
+        low = min(int(knob), len(ladder) - 1)
+        rows = ladder.thresholds[low : low + 2]
+        errors = [self._mean(self.calibration.errors(), row, self.metric) for row in rows]
+        upper = knob - low if len(errors) > 1 else 0.0
+        error = errors[0] + upper * (errors[-1] - errors[0])
+        return {"expected_action_error": error, "expected_success_loss": loss}
+
+    def _mean(self, losses: np.ndarray, thresholds: Sequence[float], metric: str) -> float:
+        """Of losses (E, n), where steps leave by `thresholds` of the permitted exits."""
+        deltas = self.calibration.deltas(metric)[: self.depth.exits]
+        taken = exits_taken(deltas, np.array(thresholds, np.float32))
+        return float(losses[taken, np.arange(len(taken))].mean(dtype=np.float64))
+
+    def _expecting(self, shares: np.ndarray | None) -> Solution:
         """A solution by the model's own thresholds, with what `shares` cost."""
         exits = self.depth.exits
         solution = Solution(
@@ -288,20 +308,27 @@ class _Solver:
             expected_llm_gflops=float(shares @ self.cost.exit_gflops("llm")[:exits]),
             expected_step_gflops=float(shares @ self.cost.exit_gflops("step")[:exits]),
             expected_ms=None if table is None else float(shares @ table.exits_ms()[:exits]),
-            expected_action_error=error,
         )
 
     def _own_thresholds(self) -> Solution:
         """No average and no error was asked for: the model's own thresholds, and their metric."""
-        solution = replace(self._expecting(None, None), metric=self.config.metric)
-        if self.calibration is None:
-            return solution
+        metric, calibration = self.config.metric, self.calibration
+        if calibration is None:
+            return replace(self._expecting(None), metric=metric)
         exits = self.depth.exits
-        deltas = self.calibration.deltas(self.config.metric)[:exits]
-        taken = exits_taken(deltas, np.array(solution.thresholds, np.float32))
-        error = self.calibration.errors()[taken, np.arange(len(taken))].mean(dtype=np.float64)
-        shares = np.bincount(taken, minlength=exits) / len(taken)
-        return replace(self._expecting(shares, float(error)), metric=self.config.metric)
+        thresholds = (*self.config.thresholds[: exits - 1], math.inf)
+        taken = exits_taken(
+            calibration.deltas(metric)[:exits], np.array(thresholds, np.float32)
+        )
+        lost = None
+        if calibration.success_counts(metric):
+            lost = self._mean(calibration.losses(metric), thresholds, metric)
+        return replace(
+            self._expecting(np.bincount(taken, minlength=exits) / len(taken)),
+            metric=metric,
+            expected_action_error=self._mean(calibration.errors(), thresholds, metric),
+            expected_success_loss=lost,
+        )
 
     def _without_calibration(self, averages: list[str]) -> Solution:
         """Full depth, if the averages permit it; nothing else can be told."""
@@ -318,4 +345,6 @@ class _Solver:
         whole = np.eye(exits)[-1]
         error = 0.0 if exits == len(self.config.exit_layers) else None
         never = (float(NEVER),) * (exits - 1)
-        return replace(self._expecting(whole, error), thresholds=(*never, math.inf))
+        return replace(
+            self._expecting(whole), thresholds=(*never, math.inf), expected_action_error=error
+        )

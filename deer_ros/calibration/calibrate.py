@@ -93,6 +93,7 @@ def calibrate(
         metric=metric,
         method=settings.method,
         thresholds=thresholds,
+        guesses_success=config.head.guesses_success,
     )
     frontiers = _frontiers(calibration, config, settings.rows, progress)
     if len(held_out):
@@ -123,7 +124,7 @@ def _gather(
     episode = np.repeat(np.arange(len(features.lengths)), features.lengths)
     never = np.full(len(exits), NEVER, np.float32)
     first = roll_out(head, features, exits, never, metric)
-    frontier = optimal_frontier(_samples(first, _costs(config), metric), settings.rows)
+    frontier = optimal_frontier(_samples(first, config, metric), settings.rows)
     low, high = frontier.cost[[0, -1]]
     knob = frontier.knob_for(low + settings.second_pass * (high - low))
     thresholds = frontier.thresholds[round(knob)]
@@ -137,24 +138,23 @@ def _costs(config: DeerConfig) -> np.ndarray:
     return CostModel(config, config.prompt.max_tokens).exit_gflops("llm")
 
 
-def _samples(rollout: Rollout, costs: np.ndarray, metric: str) -> Samples:
-    count = len(costs)
+def _samples(rollout: Rollout, config: DeerConfig, metric: str) -> Samples:
     everything = Calibration(
-        tuple(range(1, count + 1)), rollout.poses, rollout.gripper, rollout.reference_poses,
+        config.exit_layers, rollout.poses, rollout.gripper, rollout.reference_poses,
         np.zeros(len(rollout.taken), np.int32), rollout.taken, "",
-        expected_losses=rollout.expected_losses,
+        expected_losses=rollout.expected_losses, guesses_success=config.head.guesses_success,
     )
-    return Samples(everything.deltas(metric), everything.errors(), costs)
+    return Samples(everything.deltas(metric), everything.losses(metric), _costs(config))
 
 
 def _frontiers(
     calibration: Calibration, config: DeerConfig, rows: int, progress: Progress
 ) -> dict[int, Frontier]:
     """One for every number of permitted exits."""
-    deltas, errors, costs = calibration.deltas(), calibration.errors(), _costs(config)
+    deltas, losses, costs = calibration.deltas(), calibration.losses(), _costs(config)
     frontiers = {}
     for exits in range(1, len(costs) + 1):
-        samples = Samples(deltas[:exits], errors[:exits], costs[:exits])
+        samples = Samples(deltas[:exits], losses[:exits], costs[:exits])
         frontiers[exits] = optimal_frontier(samples, rows)
         progress("solving", exits, len(costs))
     return frontiers

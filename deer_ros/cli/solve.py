@@ -151,6 +151,7 @@ def describe(
         "expected_step_gflops": solution.expected_step_gflops,
         "expected_ms": solution.expected_ms,
         "expected_action_error": solution.expected_action_error,
+        "expected_success_loss": solution.expected_success_loss,
         "reachable": solution.reachable,
         "reachable_unit": solution.cost_name,
     }
@@ -171,7 +172,8 @@ def _print(facts: dict[str, Any]) -> None:
     for name, unit in (("expected_llm_gflops", "GFLOPs, language model alone"),
                        ("expected_step_gflops", "GFLOPs, whole step"),
                        ("expected_ms", "ms"),
-                       ("expected_action_error", "action error to full depth")):
+                       ("expected_action_error", "action error to full depth"),
+                       ("expected_success_loss", "chance of success lost, as the gate guesses")):
         if facts[name] is not None:
             print(f"{'expected:':<15}{facts[name]:.6g} {unit}")
     console().print(table(

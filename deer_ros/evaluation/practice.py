@@ -21,6 +21,8 @@ from deer_ros.policy import DeerPolicy
 from deer_ros.sim.tasks import training_seed
 
 EPISODES_PER_BLOCK = 25
+FIRST_BLOCKS = 2
+"""Of a task, after which it is practised no further if no episode failed: it teaches nothing new."""
 FIRST_NUMBER = 10_000_000
 """Layouts are numbered from here on: past those of demonstrations, which a policy may know well."""
 AT_FULL_DEPTH = 0.2
@@ -65,28 +67,41 @@ def practise(
     model: Path, folder: Path, tasks: Sequence[str], episodes: int, seed: int, processes: int,
     on_block: Callable[[int, int], None] = lambda done, all: None,
 ) -> Outcomes:
-    """What came of `episodes` of every task. Blocks that are in `folder` are not run again.
+    """What came of `episodes` of every task, of the first ones alone where none of them failed.
 
-    model: directory. on_block: hears how many blocks of how many are there, after each.
+    Blocks that are in `folder` are not run again. model: directory. on_block: hears how many blocks of how many are there, after each.
     Leaves torch's number of threads as it was.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    starts = range(0, episodes, EPISODES_PER_BLOCK)
-    blocks = [
-        Block(task, index, min(EPISODES_PER_BLOCK, episodes - first))
-        for index, first in enumerate(starts)
-        for task in tasks
-    ]
-    missing = [block for block in blocks if not block.file(folder).exists()]
     threads = torch.get_num_threads()
+
+    def run(blocks: list[Block], before: int, all: int) -> None:
+        missing = [block for block in blocks if not block.file(folder).exists()]
+        done = before + len(blocks) - len(missing)
+        results = run_jobs(start, (str(model), folder, seed), missing, processes)
+        for number, _ in enumerate(results, done + 1):
+            on_block(number, all)
+
+    first, later = _blocks(tasks, episodes)
     try:
-        for number, block in enumerate(
-            run_jobs(start, (str(model), folder, seed), missing, processes), 1
-        ):
-            on_block(len(blocks) - len(missing) + number, len(blocks))
+        run(first, 0, len(first) + len(later))
+        failing = {block.task for block in first if Outcomes.load(block.file(folder)).failed.any()}
+        later = [block for block in later if block.task in failing]
+        run(later, len(first), len(first) + len(later))
     finally:
         torch.set_num_threads(threads)
-    return Outcomes.joined([Outcomes.load(block.file(folder)) for block in blocks])
+    return Outcomes.joined([Outcomes.load(block.file(folder)) for block in first + later])
+
+
+def _blocks(tasks: Sequence[str], episodes: int) -> tuple[list[Block], list[Block]]:
+    """The first blocks of all tasks, and the later ones."""
+    blocks = [
+        Block(task, index, min(EPISODES_PER_BLOCK, episodes - begun))
+        for index, begun in enumerate(range(0, episodes, EPISODES_PER_BLOCK))
+        for task in tasks
+    ]
+    count = FIRST_BLOCKS * len(tasks)
+    return blocks[:count], blocks[count:]
 
 
 def start(model: str, folder: Path, seed: int) -> Callable[[Block], Block]:

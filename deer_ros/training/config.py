@@ -124,13 +124,13 @@ class PracticePhase:
     all processes that train together.
     """
 
-    episodes: int = 200
+    episodes: int = 400
     tasks: tuple[str, ...] = ()
     processes: int = 1
     steps: int = 2000
     batch_answers: int = 512
     learning_rate: float = 1e-3
-    weight_decay: float = 0.05
+    weight_decay: float = 1.0
     warmup_steps: int = 50
 
     def __post_init__(self) -> None:

@@ -24,18 +24,18 @@ def test_it_is_of_the_bundled_weights_and_small():
 
 
 @pytest.mark.parametrize("scope", ["llm", "step"])
-def test_every_average_can_be_solved_and_the_optimum_errs_least(scope):
+def test_every_average_can_be_solved_and_the_optimum_loses_least(scope):
     calibration = find_calibration(bundled_model())
     config = DeerConfig.load(bundled_model() / "config.json")
     cost = CostModel(config, prompt_tokens=8)
     costs = cost.exit_gflops(scope)
     for place in (0.1, 0.3, 0.5, 0.7, 0.9):
         asked = costs[0] + place * (costs[-1] - costs[0])
-        error = {}
+        lost = {}
         for solver in ("optimal", *FAMILIES):
             budget = Budget(average_gflops=asked, scope=scope, solver=solver)
             found = solve(budget, config, cost, None, calibration)
             spent = getattr(found, f"expected_{scope}_gflops")
             assert spent <= asked * (1 + 1e-9)
-            error[solver] = found.expected_action_error
-        assert error["optimal"] <= min(error.values()) + 1e-9
+            lost[solver] = found.expected_success_loss
+        assert lost["optimal"] <= min(lost.values()) + 1e-9

@@ -29,6 +29,19 @@ CALIBRATION = with_frontiers(make_calibration(), LLM, losses=300)
 SOLVERS = ("optimal", "exponential", "gaussian", "gamma")
 
 
+GATED = tiny_config(
+    head=dataclasses.replace(CONFIG.head, gate_width=8, gate_guesses="success"),
+    exits=ExitConfig(2, "learned"),
+)
+GUESSES = np.random.default_rng(0).exponential((0.3, 0.1, 0.7), (400, 3)).astype(np.float32)
+OF_SUCCESS = with_frontiers(
+    make_calibration(
+        steps=400, metric="learned", expected_losses=GUESSES.clip(0, 1), guesses_success=True
+    ),
+    LLM,
+)
+
+
 def solved(calibration=CALIBRATION, table=TABLE, config=CONFIG, max_layer=None, **budget):
     return solve(Budget(**budget), config, COST, table, calibration, max_layer)
 
@@ -232,3 +245,47 @@ def test_a_first_exit_after_layer_one_is_not_counted_as_reachable():
             calibration,
         )
         assert found.exit_shares[0] == 0
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@given(st.floats(0.02, 0.98))
+@settings(max_examples=15)
+def test_where_a_gate_guesses_success_that_is_what_is_kept(solver, place):
+    asked = between(LLM, place)
+    found = [
+        solved(OF_SUCCESS, config=GATED, average_gflops=asked, solver=name)
+        for name in ("optimal", solver)
+    ]
+    assert found[0].expected_success_loss <= found[1].expected_success_loss + 1e-9
+    solution = found[1]
+    low = int(solution.knob)
+    for losses, expected in (
+        (GUESSES.clip(0, 1).T * [[1], [1], [0]], solution.expected_success_loss),
+        (OF_SUCCESS.errors(), solution.expected_action_error),
+    ):
+        means = []
+        for row in solution.ladder.thresholds[low : low + 2]:
+            taken = exits_taken(OF_SUCCESS.deltas(), row)
+            means.append(losses[taken, np.arange(400)].mean())
+        mixed = np.interp(solution.knob - low, [0, 1][: len(means)], means)
+        assert expected == pytest.approx(mixed, rel=1e-5)
+
+
+def test_full_depth_loses_no_success_whatever_its_gate_says():
+    found = solved(OF_SUCCESS, config=GATED, average_gflops=1e9)
+    assert found.expected_success_loss == found.expected_action_error == 0
+    own = solved(OF_SUCCESS, config=GATED)
+    assert own.expected_success_loss is not None
+
+
+def test_under_another_metric_the_action_is_what_is_kept():
+    asked = between(LLM, 0.5)
+    found = solve(
+        Budget(average_gflops=asked, solver="gamma"), GATED, COST, TABLE, OF_SUCCESS, metric="l2"
+    )
+    plain = solve(
+        Budget(average_gflops=asked, solver="gamma"), CONFIG, COST, TABLE,
+        make_calibration(steps=400), metric="l2",
+    )
+    assert found.expected_success_loss is None
+    assert found.expected_action_error == pytest.approx(plain.expected_action_error)
