@@ -1,7 +1,8 @@
 """What an exit is taken by: several criteria at the same cost, in closed loop, on the same scenes.
 
 Thresholds of each criterion are solved from the same demonstrations, for the same average GFLOPs of
-the language model, by the solver `optimal`. The criteria: `action`, how far successive exits'
+the language model, by the solver `optimal`: for the least difference of actions, or, where a gate
+guesses success, for the least success lost. The criteria: `action`, how far successive exits'
 actions differ (the paper's); `feature`, one minus the cosine similarity of what the head hears at
 successive exits; `time`, how long the episode has lasted; `gate`, the head's own guess, where the
 model has one; and `chance`, that asks nothing. (The first three are the ablation of Yue et al.
@@ -118,7 +119,8 @@ def solve(model: Path, demonstrations: Path, average_gflops: float) -> list[Rule
     costs = CostModel(config, config.prompt.usual_tokens).exit_gflops("llm")
     rules = []
     for name, values in values_of(answers, features).items():
-        frontier = optimal_frontier(Samples(values, errors, costs))
+        by_success = name == GATE and config.head.guesses_success
+        frontier = optimal_frontier(Samples(values, lost(values) if by_success else errors, costs))
         rules.append(Rule(name, frontier, frontier.knob_for(average_gflops)))
     return rules
 
@@ -136,6 +138,13 @@ def values_of(answers: Rollout, features: Features) -> dict[str, np.ndarray]:
     if answers.expected_losses is not None:
         found[GATE] = answers.expected_losses
     return {name: np.ascontiguousarray(v.T, np.float32) for name, v in found.items()}
+
+
+def lost(guesses: np.ndarray) -> np.ndarray:
+    """What a gate says that each exit loses of success: full depth loses none."""
+    guesses = guesses.copy()
+    guesses[-1] = 0
+    return guesses
 
 
 def similarity(values: torch.Tensor, exits: int) -> np.ndarray:

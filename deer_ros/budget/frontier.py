@@ -21,8 +21,8 @@ class Frontier:
     thresholds: float32 (R, K), the last column `ALWAYS`. shares: float64 (R, K), the share of the
     calibration's steps that leaves at each exit. cost: float64 (R,), mean cost of a step, in the
     unit of the costs that were asked for. error: float64 (R,), mean of what is lost against full
-    depth (`Calibration.losses`). losses: float32 (R, M), every held-out episode's mean difference to the full-depth
-    rollout, where it was measured, or None.
+    depth (`Calibration.losses`). losses: float32 (R, M), every held-out episode's mean difference
+    of action to the full-depth rollout, where it was measured, or None.
 
     A knob u in 0 .. R - 1 stands for a mix of its two neighbours: row floor(u) + 1 in a share
     u - floor(u) of the steps, row floor(u) in the others. Cost and error of a mix are linear in u.
@@ -90,7 +90,8 @@ class Samples:
     """Steps of demonstrations, as thresholds of K permitted exits are judged by.
 
     deltas: float32 (K, n), the criterion's values. errors: float32 (K, n), what every exit
-    loses against full depth (`Calibration.losses`). costs: float64 (K,), of a step that leaves there.
+    loses against full depth (`Calibration.losses`). costs: float64 (K,), of a step that leaves
+    there.
     """
 
     deltas: np.ndarray

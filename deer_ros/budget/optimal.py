@@ -1,4 +1,4 @@
-"""Thresholds of least expected action difference at every average cost.
+"""Thresholds of least expected loss against full depth at every average cost.
 
 Minimising the mean error under a bound on the mean cost is, along the lower convex hull of what
 thresholds can reach, minimising error + weight * cost for some weight (Lagrange). For one weight,

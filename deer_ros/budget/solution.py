@@ -33,10 +33,11 @@ class Solution:
     ladder, the cheaper one's. max_layer: the deepest permitted layer. metric: of the thresholds.
     binding: the budget that decides, or `none`. exit_shares: expected share of the steps per
     permitted exit. expected_*: means per step; None where there is no calibration (or no table of
-    milliseconds). expected_success_loss: what a gate guesses, if it guesses that. ladder, knob: the rows that tracking moves along and where on them the budget
-    lies; None where no average and no error was asked for (then the thresholds are the model's
-    own), or where nothing but full depth can follow. cost_name: what `ladder.cost` counts:
-    `llm_gflops`, `step_gflops` or `ms`. reachable: the lowest and the highest average in that unit.
+    milliseconds). expected_success_loss: what a gate guesses, if it guesses that.
+    ladder, knob: the rows that tracking moves along and where on them the budget lies; None where
+    no average and no error was asked for (then the thresholds are the model's own), or where
+    nothing but full depth can follow. cost_name: what `ladder.cost` counts: `llm_gflops`,
+    `step_gflops` or `ms`. reachable: the lowest and the highest average in that unit.
     """
 
     thresholds: tuple[float, ...]

@@ -103,8 +103,8 @@ def run(arguments: argparse.Namespace) -> int:
             print(f"deer train: {error}", file=sys.stderr)
             return FAILED
     if first:
-        said = json.dumps({"model": str(written)}) if arguments.json else f"model directory: {written}"
-        print(said)
+        facts = {"model": str(written)}
+        print(json.dumps(facts) if arguments.json else f"model directory: {written}")
     return 0
 
 

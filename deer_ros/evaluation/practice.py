@@ -22,7 +22,7 @@ from deer_ros.sim.tasks import training_seed
 
 EPISODES_PER_BLOCK = 25
 FIRST_BLOCKS = 2
-"""Of a task, after which it is practised no further if no episode failed: it teaches nothing new."""
+"""Of a task. Where no episode of them failed, more would teach nothing new."""
 FIRST_NUMBER = 10_000_000
 """Layouts are numbered from here on: past those of demonstrations, which a policy may know well."""
 AT_FULL_DEPTH = 0.2
@@ -58,9 +58,10 @@ class Plan:
     def drawn(cls, rng: np.random.Generator, exits: Sequence[int], max_steps: int) -> Plan:
         """At random: the n-th exit 1/n as often as the first."""
         before = _drawn(rng, exits)
-        switch = 0 if rng.random() < AT_ONCE else 1 + rng.integers(max(1, round(LONGEST_BEFORE * max_steps)))
+        latest = max(1, round(LONGEST_BEFORE * max_steps))
+        switch = 0 if rng.random() < AT_ONCE else int(rng.integers(1, latest + 1))
         to_full = rng.random() < AT_FULL_DEPTH
-        return cls(before, int(switch), exits[-1] if to_full else _drawn(rng, exits[:-1]))
+        return cls(before, switch, exits[-1] if to_full else _drawn(rng, exits[:-1]))
 
 
 def practise(
@@ -69,8 +70,8 @@ def practise(
 ) -> Outcomes:
     """What came of `episodes` of every task, of the first ones alone where none of them failed.
 
-    Blocks that are in `folder` are not run again. model: directory. on_block: hears how many blocks of how many are there, after each.
-    Leaves torch's number of threads as it was.
+    Blocks that are in `folder` are not run again. model: directory. on_block: hears how many blocks
+    of how many are there, after each. Leaves torch's number of threads as it was.
     """
     folder.mkdir(parents=True, exist_ok=True)
     threads = torch.get_num_threads()

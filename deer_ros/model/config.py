@@ -18,7 +18,7 @@ from deer_ros.model.schema import from_dict, to_dict
 from deer_ros.model.sizes import HeadConfig, LanguageConfig, ResamplerConfig, VisionConfig
 
 LEARNED = "learned"
-"""The metric that compares no two answers: the head's own guess of what is lost against full depth."""
+"""The metric that compares no two answers: the head's guess of what is lost against full depth."""
 COMPARING = ("l2", "mean", "max", "cosine")
 """The metrics that compare the poses of two successive exits."""
 METRICS = (*COMPARING, LEARNED)

@@ -95,8 +95,8 @@ class Settings:
     exit_metric: str = parameter(
         "exit.metric", MODELS_OWN, "", one_of(MODELS_OWN, *METRICS),
         "What thresholds are held against: how two successive exits' pose actions differ, or, with "
-        "`learned`, what the head guesses to lose against full depth, if the model has learned that. "
-        f"`{MODELS_OWN}`: the model's own.")
+        "`learned`, what the head guesses to lose against full depth, if the model has learned "
+        f"that. `{MODELS_OWN}`: the model's own.")
     exit_steps_per_decision: int = parameter(
         "exit.steps_per_decision", 1, "steps", number(1, 1000),
         "The criterion is asked every so many steps; in between the exit stays.")

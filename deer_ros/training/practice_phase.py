@@ -67,7 +67,8 @@ class OutcomeBatches:
 def split(outcomes: Outcomes, holdout: float, seed: int) -> tuple[Outcomes, Outcomes]:
     """For learning, and a share of the episodes, one at least, for validation."""
     episodes = np.unique(outcomes.episodes)
-    held = np.random.default_rng(seed).permutation(episodes)[: max(1, round(holdout * len(episodes)))]
+    count = max(1, round(holdout * len(episodes)))
+    held = np.random.default_rng(seed).permutation(episodes)[:count]
     aside = np.isin(outcomes.episodes, held)
     return outcomes.of(~aside), outcomes.of(aside)
 

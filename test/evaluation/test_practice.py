@@ -60,7 +60,9 @@ def test_answers_are_those_that_the_gate_is_asked_about(model):
             ).sigmoid().unbind(-1)
         in_steps = {(layer, round(guess, 5)) for layer, guess in guessed}
         for layer, guess in zip(outcomes.layers, ((1 - lost) * spoiled).tolist()):
-            assert any(l == layer and abs(g - guess) < 2e-5 for l, g in in_steps)
+            assert any(
+                asked == layer and abs(said - guess) < 2e-5 for asked, said in in_steps
+            )
     assert kinds == {True, False}
 
 

@@ -1,4 +1,4 @@
-"""A gate that guesses success learns chances from outcomes, last of all, and nothing else changes."""
+"""A gate that guesses success learns from outcomes, last of all, and nothing else changes."""
 
 from __future__ import annotations
 
