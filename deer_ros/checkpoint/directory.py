@@ -5,16 +5,20 @@ Only safetensors are read, never a pickle, and only the tensors of the layers th
 
 from __future__ import annotations
 
+import dataclasses
+import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 
+from deer_ros.budget.solver import ALWAYS
 from deer_ros.checkpoint.source import WeightSource, layer_index
-from deer_ros.checkpoint.thresholds import with_searched_thresholds
+from deer_ros.checkpoint.thresholds import THRESHOLDS, with_searched_thresholds
 from deer_ros.checkpoint.weights import WEIGHTS, StoredTensor, check_shape, stored_tensors
 from deer_ros.model.config import DeerConfig
 from deer_ros.model.deer import DeerModel
@@ -174,3 +178,29 @@ def _listed(what: str, names: list[str]) -> str:
         return ""
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     return f"{what} {', '.join(names[:5])}{more}. "
+
+
+def keep_thresholds(
+    folder: str | Path, thresholds: Sequence[float], metric: str
+) -> None:
+    """Make them the model's own, in its `config.json`, which is changed whole or not at all.
+
+    thresholds: one per exit, or per exit up to the deepest permitted one, which is always taken.
+    Raises ValueError where `thresholds.json` would hide them.
+    """
+    folder = Path(folder)
+    if (folder / THRESHOLDS).exists():
+        raise ValueError(
+            f"{folder / THRESHOLDS} holds searched thresholds, which come before those of "
+            f"{CONFIG}; delete it first, to keep others."
+        )
+    config = DeerConfig.load(folder / CONFIG)
+    kept = [max(-ALWAYS, min(float(t), ALWAYS)) for t in thresholds[:-1]]
+    always = [ALWAYS] * (len(config.exit_layers) - len(kept))
+    exits = dataclasses.replace(config.exits, thresholds=(*kept, *always), metric=metric)
+    beside = folder / f".{CONFIG}.{os.getpid()}.part"
+    try:
+        config.replace(exits=exits).save(beside)
+        os.replace(beside, folder / CONFIG)
+    finally:
+        beside.unlink(missing_ok=True)

@@ -1,7 +1,8 @@
-"""Thresholds that were searched for a model: `thresholds.json` beside its weights.
+"""A model's own thresholds: those of its `config.json`, or of `thresholds.json` beside it.
 
-Where the file is there, its thresholds are the model's own ones, in place of those in
-`config.json`. Weights and configuration stay as they are, and without the file all is as before.
+The latter are searched ones. Where the file is there, its thresholds are the model's own ones, in
+place of those in `config.json`. Weights and configuration stay as they are, and without the file
+all is as before.
 """
 
 from __future__ import annotations

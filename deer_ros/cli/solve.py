@@ -51,6 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--timing", type=Path, metavar="FILE",
                         help="milliseconds as `deer bench --json` tells them (default: measured "
                              "now, where a budget needs them)")
+    parser.add_argument("--keep", action="store_true",
+                        help="make the thresholds the model's own, in its config.json")
     parser.add_argument("--json", action="store_true", help="print the answer as JSON")
 
 
@@ -59,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
     from deer_ros.budget.budget import Budget
     from deer_ros.budget.cost import CostModel
     from deer_ros.budget.solution import solve
-    from deer_ros.checkpoint.directory import inspect_model
+    from deer_ros.checkpoint.directory import inspect_model, keep_thresholds
     from deer_ros.checkpoint.fingerprint import find_calibration
     from deer_ros.resources import find_model
 
@@ -76,6 +78,8 @@ def run(arguments: argparse.Namespace) -> int:
     solution = solve(
         budget, config, cost, table, calibration, arguments.max_layer, dtype, arguments.metric
     )
+    if arguments.keep:
+        keep_thresholds(folder, solution.thresholds, solution.metric)
     facts = describe(solution, budget, config, replace(cost, metric=solution.metric))
     if arguments.json:
         print(json.dumps(facts, indent=2))

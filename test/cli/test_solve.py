@@ -142,3 +142,29 @@ def test_calibrations_that_are_missing_damaged_or_anothers_are_told(capsys, mode
     (bare / "calibration.safetensors").write_bytes(b"damaged")
     assert "calibration.safetensors is no calibration" in refused(capsys, bare, *asked)
     assert "no model directory" in refused(capsys, tmp_path / "none", *asked)
+
+
+def test_thresholds_that_are_kept_are_the_models_own(capsys, model, cost, tmp_path):
+    folder = tmp_path / "kept"
+    shutil.copytree(model, folder)
+    asked = repr(float(cost.exit_gflops("llm")[:2].mean()))
+    solved = answer(capsys, folder, "--average-gflops", asked)
+    before = (folder / "config.json").read_bytes()
+    kept = answer(capsys, folder, "--average-gflops", asked, "--keep")
+    assert kept == solved and (folder / "config.json").read_bytes() != before
+    policy = DeerPolicy.from_pretrained(folder, device="cpu")
+    assert policy.thresholds[:-1] == tuple(solved["thresholds"][:-1])
+    assert policy.rule.metric == solved["metric"]
+    assert not [path for path in folder.iterdir() if path.name.endswith(".part")]
+    answer(capsys, folder, "--average-gflops", asked, "--max-layer", 4, "--keep")
+    assert DeerConfig.load(folder / "config.json").exits.thresholds[1:] == (1e8, 1e8)
+
+
+def test_thresholds_are_not_kept_where_searched_ones_would_hide_them(capsys, model, tmp_path):
+    folder = tmp_path / "searched"
+    shutil.copytree(model, folder)
+    before = (folder / "config.json").read_bytes()
+    (folder / "thresholds.json").write_text("{}")
+    line = refused(capsys, folder, "--peak-gflops", 1, "--keep")
+    assert "thresholds.json" in line
+    assert (folder / "config.json").read_bytes() == before
