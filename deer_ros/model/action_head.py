@@ -140,12 +140,11 @@ class Gate(nn.Module):
         self.out = nn.Linear(config.gate_width, config.gate_outputs)
         self.dropout = nn.Dropout(config.gate_dropout)
 
-    def forward(self, x: Tensor, pose: Tensor, layer: int) -> Tensor:
-        """x (N, T, lstm width), pose (N, T, 6), both after `layer`: (N, T, 1)."""
-        raise NotImplementedError
-
     def scores(self, x: Tensor, pose: Tensor, layer: int | Tensor) -> Tensor:
-        """What the guess is made of, (..., outputs). layer: of all, or one of every row."""
+        """What the guess is made of: x (..., lstm width), pose (..., 6) to (..., outputs).
+
+        layer: the one that both are from, from 1; of all, or one of every row of x (N, lstm width).
+        """
         read = self.dropout(torch.cat([x, pose], dim=-1).detach())
         return self.out(self.dropout((self.hidden(read) + self.layer.weight[layer - 1]).relu()))
 
@@ -158,7 +157,7 @@ class DistanceGate(Gate):
     """
 
     def forward(self, x: Tensor, pose: Tensor, layer: int) -> Tensor:
-        """As in `Gate`."""
+        """x (N, T, lstm width), pose (N, T, 6), both after `layer`: (N, T, 1)."""
         return self.scores(x, pose, layer).exp()
 
 
@@ -170,7 +169,7 @@ class SuccessGate(Gate):
     """
 
     def forward(self, x: Tensor, pose: Tensor, layer: int) -> Tensor:
-        """As in `Gate`."""
+        """x (N, T, lstm width), pose (N, T, 6), both after `layer`: (N, T, 1)."""
         scores = self.scores(x, pose, layer)
         lost, spoiled = scores.sigmoid().chunk(2, dim=-1)
         # A score of infinity is a fault, and must not pass for certainty.
