@@ -111,7 +111,8 @@ def run(policy: DeerPolicy, arguments: argparse.Namespace, tracking: bool) -> Ru
     episodes = successes = 0
     # Of the package's tasks those whose words this model was trained with.
     known = [task for task in DEMONSTRATION_TASKS
-             if not policy.prompts.unknown_words(TASKS[task].instruction)]
+             if not any(policy.prompts.unknown_words(request.instruction)
+                        for request in TASKS[task].requests)]
     for task, seed in episode_stream(known, arguments, spent):
         environment.reset(task, seed, task)
         policy.reset()

@@ -9,6 +9,7 @@ import sys
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
+from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -178,11 +179,12 @@ def _scorer(
 
     world = metaworld.world(arguments.tasks.split(",") if arguments.tasks else ())
     prompts = PromptEncoder.load(folder, config.prompt)
-    counts = [len(prompts.encode(find_task(task).instruction)) for task in world.tasks]
+    requests = [find_task(task).requests for task in world.tasks]
+    counts = [mean(len(prompts.encode(r.instruction)) for r in several) for several in requests]
     scorer = SimulatorScorer(world, arguments.scope)
     stack.callback(scorer.close)
     return (
-        f"{world.name}:{','.join(world.tasks)}", scorer, round(sum(counts) / len(counts)),
+        f"{world.name}:{','.join(world.tasks)}", scorer, round(mean(counts)),
         world.first_seed + FIRST_SEED + arguments.seed,
     )
 

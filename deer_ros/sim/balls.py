@@ -26,7 +26,6 @@ _COLOURS = {
     "green": (0.0, 0.7, 0.0, 1.0),
     "blue": (0.0, 0.0, 0.9, 1.0),
 }
-_RED = 0
 _RADIUS_M = 0.035
 _LOW_M, _HIGH_M = np.array([-0.25, 0.55, _RADIUS_M]), np.array([0.25, 0.85, _RADIUS_M])
 # What makes every comparison of two balls clear to the eye.
@@ -39,6 +38,10 @@ def _leftmost(balls: np.ndarray) -> int:
     return int(balls[:, 0].argmin())
 
 
+def _rightmost(balls: np.ndarray) -> int:
+    return int(balls[:, 0].argmax())
+
+
 def _nearest_to(balls: np.ndarray, number: int) -> int:
     distances = np.linalg.norm(balls - balls[number], axis=1)
     distances[number] = np.inf
@@ -49,22 +52,26 @@ CHOICES: dict[str, Callable[[np.ndarray], int]] = {
     **{colour: (lambda balls, number=number: number) for number, colour in enumerate(_COLOURS)},
     "leftmost": _leftmost,
     "middle": lambda balls: int(balls[:, 0].argsort()[1]),
-    "rightmost": lambda balls: int(balls[:, 0].argmax()),
-    "next to red": lambda balls: _nearest_to(balls, _RED),
+    "rightmost": _rightmost,
+    **{
+        f"next to {colour}": (lambda balls, number=number: _nearest_to(balls, number))
+        for number, colour in enumerate(_COLOURS)
+    },
     "next to leftmost": lambda balls: _nearest_to(balls, _leftmost(balls)),
+    "next to rightmost": lambda balls: _nearest_to(balls, _rightmost(balls)),
 }
 """Which of the balls (3, 3), in the order of their colours, is meant. The robot looks along +y."""
 
 
 class ThreeBalls(SawyerReachEnvV3):
-    """Meta-World's reach with three balls instead of its goal; the choice says which is the goal.
+    """Meta-World's reach with three balls instead of its goal.
 
-    The first two balls stand where other environments have objects in their observation, the third
+    choice: which of them is the goal, a key of `CHOICES`; it holds from the next reset on. The first two balls stand where other environments have objects in their observation, the third
     where they have the goal: what is observed is the scene, not what was asked for.
     """
 
-    def __init__(self, choice: str) -> None:
-        self._choose = CHOICES[choice]
+    def __init__(self) -> None:
+        self.choice = next(iter(CHOICES))
         self._balls = np.zeros((3, 3))
         super().__init__()
         # Observations are clipped to where goals can be.
@@ -83,7 +90,7 @@ class ThreeBalls(SawyerReachEnvV3):
     def reset_model(self) -> np.ndarray:
         self._reset_hand()
         self._balls = self._scattered()
-        self._target_pos = self._balls[self._choose(self._balls)]
+        self._target_pos = self._balls[CHOICES[self.choice](self._balls)]
         for colour, position in zip(_COLOURS, self._balls):
             self.model.site(colour).pos = position
         return self._get_obs()

@@ -7,18 +7,19 @@ import warnings
 import numpy as np
 from metaworld.policies import ENV_POLICY_MAP
 
+from deer_ros.sim.ball_tasks import THREE_BALLS
 from deer_ros.sim.balls import BallExpert
-from deer_ros.sim.tasks import THREE_BALLS, Task
+from deer_ros.sim.task import Request
 
 
 class ScriptedExpert:
-    """The scripted expert of one task. It sees the full state, goal included."""
+    """The scripted expert of an environment, asked for something. It sees all, goal included."""
 
-    def __init__(self, task: Task) -> None:
-        if task.environment == THREE_BALLS:
-            self._policy = BallExpert(task.choice)
+    def __init__(self, environment: str, request: Request) -> None:
+        if environment == THREE_BALLS:
+            self._policy = BallExpert(request.choice)
         else:
-            self._policy = ENV_POLICY_MAP[task.environment]()
+            self._policy = ENV_POLICY_MAP[environment]()
 
     def action(self, observation: np.ndarray) -> tuple[np.ndarray, float]:
         """What the expert does.

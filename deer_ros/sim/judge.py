@@ -13,12 +13,12 @@ class Judge:
     """
 
     def __init__(self, environment: SawyerXYZEnv) -> None:
-        self._environment = environment
+        self.environment = environment
         self._own = environment.model, environment.data
 
     def look_at(self, scene: SawyerXYZEnv, seed: int) -> None:
         """Begin an episode of `scene`, which was laid out by `seed` just now."""
-        judging = self._environment
+        judging = self.environment
         judging.model, judging.data = self._own
         judging.seed(seed)
         # Two tasks may draw from different ranges: what was drawn counts, not the seed alone.
@@ -28,8 +28,8 @@ class Judge:
 
     def observation(self) -> np.ndarray:
         """What the judged task's expert would be shown of the scene, float64 (39,)."""
-        return self._environment._get_obs()
+        return self.environment._get_obs()
 
     def is_done(self, command: np.ndarray) -> bool:
         """Whether the judged task is done now; command: what the scene was stepped with."""
-        return bool(self._environment.evaluate_state(self.observation(), command)[1]["success"])
+        return bool(self.environment.evaluate_state(self.observation(), command)[1]["success"])

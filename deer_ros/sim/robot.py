@@ -15,11 +15,13 @@ import mujoco  # noqa: E402 - MuJoCo reads the choice of OpenGL when it is impor
 from metaworld.env_dict import ALL_V3_ENVIRONMENTS  # noqa: E402
 from metaworld.sawyer_xyz_env import SawyerXYZEnv  # noqa: E402
 
+from deer_ros.sim.ball_tasks import THREE_BALLS  # noqa: E402
 from deer_ros.sim.balls import ThreeBalls  # noqa: E402
 from deer_ros.sim.cameras import Cameras, check_picture_size  # noqa: E402
 from deer_ros.sim.experts import ScriptedExpert  # noqa: E402
 from deer_ros.sim.judge import Judge  # noqa: E402
-from deer_ros.sim.tasks import THREE_BALLS, Task, find_task  # noqa: E402
+from deer_ros.sim.task import Request, Task  # noqa: E402
+from deer_ros.sim.tasks import find_task  # noqa: E402
 
 ENVIRONMENT_RATE_HZ = 80
 ENVIRONMENT_STEPS_PER_CONTROL_STEP = 4
@@ -55,7 +57,7 @@ class SimulatedRobot:
         """height, width: size of both cameras' pictures in pixels; ValueError beyond the limits."""
         check_picture_size(height, width)
         self._height, self._width = height, width
-        self._task = self._said = None
+        self._task = self._request = None
         self._environment: SawyerXYZEnv | None = None
         self._cameras: Cameras | None = None
         self._judges: dict[Task, Judge] = {}
@@ -82,14 +84,16 @@ class SimulatedRobot:
         if new != self._task:
             self._load(new)
             self._task = new
+        request = asked.request(int(seed))
         self._environment.seed(int(seed))
+        _ask(self._environment, new.request(int(seed)))
         self._environment.reset()
         # Meta-World moves goals and fixtures after its last forward pass; without another one the
         # first pictures and state would have them where they were before.
         mujoco.mj_forward(self._environment.model, self._environment.data)
         self._observation = self._environment._get_obs()
-        self._said, self._judge = asked, self._judge_of(asked, int(seed))
-        self._expert = ScriptedExpert(asked)
+        self._request, self._judge = request, self._judge_of(asked, int(seed))
+        self._expert = ScriptedExpert(asked.environment, request)
         self._environment_steps = 0
         self._success = False
 
@@ -164,7 +168,7 @@ class SimulatedRobot:
     @property
     def instruction(self) -> str:
         self._running()
-        return self._said.instruction
+        return self._request.instruction
 
     @property
     def success(self) -> bool:
@@ -182,7 +186,7 @@ class SimulatedRobot:
         """Ends the episode and frees the OpenGL context; `reset` may be called again."""
         if self._cameras is not None:
             self._cameras.close()
-        self._task = self._said = self._environment = self._cameras = None
+        self._task = self._request = self._environment = self._cameras = None
 
     def _advance(self, move: np.ndarray, gripper: float) -> None:
         command = np.append(move, -gripper)
@@ -204,20 +208,25 @@ class SimulatedRobot:
         if said == self._task:
             return None
         if said not in self._judges:
-            self._judges[said] = Judge(_make_environment(said))
-        self._judges[said].look_at(self._environment, seed)
-        return self._judges[said]
+            self._judges[said] = Judge(_make_environment(said.environment))
+        judge = self._judges[said]
+        _ask(judge.environment, said.request(seed))
+        judge.look_at(self._environment, seed)
+        return judge
 
     def _load(self, task: Task) -> None:
         self.close()
-        self._environment = _make_environment(task)
+        self._environment = _make_environment(task.environment)
 
 
-def _make_environment(task: Task) -> SawyerXYZEnv:
-    if task.environment == THREE_BALLS:
-        environment = ThreeBalls(task.choice)
-    else:
-        environment = ALL_V3_ENVIRONMENTS[task.environment]()
+def _ask(environment: SawyerXYZEnv, request: Request) -> None:
+    """Make it so that the layouts to come are of `request`."""
+    if isinstance(environment, ThreeBalls):
+        environment.choice = request.choice
+
+
+def _make_environment(name: str) -> SawyerXYZEnv:
+    environment = ThreeBalls() if name == THREE_BALLS else ALL_V3_ENVIRONMENTS[name]()
     # The goal belongs to the full observation. The space that observations are clipped to was
     # computed while it was hidden and would clip it to zero.
     environment._partially_observable = False

@@ -3,9 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from deer_ros.sim.ball_tasks import THREE_BALLS
 from deer_ros.sim.balls import CHOICES
 from deer_ros.sim.robot import SimulatedRobot
-from deer_ros.sim.tasks import TASKS, THREE_BALLS
+from deer_ros.sim.task import Request
+from deer_ros.sim.tasks import TASKS
 
 BALL_TASKS = [name for name, task in TASKS.items() if task.environment == THREE_BALLS]
 
@@ -23,7 +25,43 @@ def balls(robot: SimulatedRobot) -> np.ndarray:
 
 
 def test_every_choice_has_its_task():
-    assert {TASKS[name].choice for name in BALL_TASKS} == set(CHOICES)
+    requests = [request for name in BALL_TASKS for request in TASKS[name].requests]
+    assert {request.choice for request in requests} == set(CHOICES)
+
+
+def test_nothing_is_said_that_could_mean_two_balls():
+    meant: dict[str, set[str]] = {}
+    for name in BALL_TASKS:
+        for request in TASKS[name].requests:
+            meant.setdefault(request.instruction, set()).add(request.choice)
+    assert all(len(choices) == 1 for choices in meant.values())
+
+
+@pytest.mark.parametrize(
+    ("task", "instruction", "choice"),
+    [
+        ("ball-mine", "red is mine blue is yours touch mine", "red"),
+        ("ball-mine", "blue is yours red is mine touch yours", "blue"),
+        ("ball-swapped", "red is mine blue is yours swap mine and yours touch mine", "blue"),
+        ("ball-next-mine", "green is yours red is mine touch the ball next to mine", "next to red"),
+        ("ball-hers", "red is mine blue is hers green is yours touch hers", "blue"),
+        (
+            "ball-hers-swapped",
+            "red is mine blue is hers green is yours swap yours and hers touch hers",
+            "green",
+        ),
+    ],
+)
+def test_what_is_said_of_whose_ball_is_whose_decides(task, instruction, choice):
+    assert Request(instruction, choice) in TASKS[task].requests
+
+
+@pytest.mark.parametrize("task", ["ball-mine", "ball-swapped", "ball-next-mine"])
+def test_every_request_of_a_task_is_drawn_by_some_layout(task):
+    requests = TASKS[task].requests
+    drawn = [TASKS[task].request(seed) for seed in range(400)]
+    assert len(set(requests)) == len(requests) == 24 and set(drawn) == set(requests)
+    assert drawn == [TASKS[task].request(seed) for seed in range(400)]
 
 
 def test_all_tasks_of_the_scene_show_the_same_pictures_and_state_for_a_seed(robot):
@@ -43,7 +81,7 @@ def test_only_the_ball_that_is_meant_counts(robot, seed):
     scene = balls(robot)
     for said in BALL_TASKS:
         robot.reset(said, seed)
-        meant = CHOICES[TASKS[said].choice](scene)
+        meant = CHOICES[TASKS[said].request(seed).choice](scene)
         while not robot.success and robot.steps < 20:
             robot.step(*robot.expert_action())
         fingertips = robot.end_effector_position() - [0, 0, 0.045]
@@ -65,7 +103,8 @@ def test_the_choices_name_the_balls_as_the_robot_sees_them():
     meant = {name: choose(scene) for name, choose in CHOICES.items()}
     assert meant == {
         "red": 0, "green": 1, "blue": 2, "leftmost": 1, "middle": 2, "rightmost": 0,
-        "next to red": 2, "next to leftmost": 2,
+        "next to red": 2, "next to green": 2, "next to blue": 0, "next to leftmost": 2,
+        "next to rightmost": 2,
     }  # fmt: skip
 
 

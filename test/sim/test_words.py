@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from deer_ros.sim.ball_tasks import THREE_BALLS
 from deer_ros.sim.balls import CHOICES
 from deer_ros.sim.robot import SimulatedRobot
-from deer_ros.sim.tasks import EVALUATION_SEED_START, TASKS, THREE_BALLS
+from deer_ros.sim.tasks import EVALUATION_SEED_START, TASKS
 
 SEEDS = range(EVALUATION_SEED_START + 40, EVALUATION_SEED_START + 42)
 PAIRS = [(name, task.other) for name, task in TASKS.items() if task.other]
@@ -28,20 +29,23 @@ def run_expert(robot: SimulatedRobot) -> bool:
 
 
 def test_three_pairs_of_tasks_and_more_can_exchange_their_words():
-    assert len(FAUCETS) == 2 and len(PAIRS) == 10
+    assert len(FAUCETS) == 2 and len(PAIRS) == 16
     for name, other in PAIRS:
         assert other != name and TASKS[other].other
-        assert TASKS[name].instruction != TASKS[other].instruction
+        assert not set(TASKS[name].requests) & set(TASKS[other].requests)
 
 
-@pytest.mark.parametrize(("task", "said"), [*FAUCETS, ("ball-next", "ball-red")])
+@pytest.mark.parametrize(
+    ("task", "said"),
+    [*FAUCETS, ("ball-next", "ball-red"), ("ball-next-mine", "ball-mine")],
+)
 def test_other_words_leave_the_scene_as_it_is(robot, task, said):
     robot.reset(task, SEEDS[0])
     seen, state = robot.pictures(), robot.state()
     robot.reset(task, SEEDS[0], said)
     np.testing.assert_array_equal(robot.pictures(), seen)
     np.testing.assert_array_equal(robot.state(), state)
-    assert (robot.task, robot.instruction) == (task, TASKS[said].instruction)
+    assert (robot.task, robot.instruction) == (task, TASKS[said].request(SEEDS[0]).instruction)
 
 
 @pytest.mark.parametrize(("task", "said"), FAUCETS)
@@ -99,7 +103,8 @@ def test_other_words_never_mean_the_same_ball(robot):
         scene = np.stack([state[4:7], state[11:14], state[18:21]])
         for task, said in PAIRS:
             if TASKS[task].environment == THREE_BALLS:
-                meant = [CHOICES[TASKS[name].choice](scene) for name in (task, said)]
+                requests = TASKS[task].request(seed), TASKS[said].request(seed)
+                meant = [CHOICES[request.choice](scene) for request in requests]
                 assert meant[0] != meant[1], (task, said, seed)
 
 
