@@ -165,7 +165,7 @@ def test_another_kind_of_file_is_left_alone(folder, tmp_path, capsys, content):
     assert file.read_text() == content
 
 
-def test_several_processes_keep_the_same_episodes(folder, tmp_path):
+def test_several_processes_keep_the_same_episodes_and_end_quietly(folder, tmp_path, capfd):
     asked = ["evaluate", str(folder), "--tasks", TASK, "--episodes", "3", "--json", "--out"]
     found = []
     for number in (1, 2):
@@ -174,6 +174,8 @@ def test_several_processes_keep_the_same_episodes(folder, tmp_path):
         episodes = [line for line in lines(file) if line["kind"] == "episode"]
         found.append(sorted((e["setting"], e["seed"], e["mean_llm_gflops"]) for e in episodes))
     assert found[0] == found[1]
+    # EGL, where it draws, complains of contexts that outlive it.
+    assert "Exception ignored" not in capfd.readouterr().err
 
 
 def test_exchanged_words_are_said_and_judged(folder, capsys):
