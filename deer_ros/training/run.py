@@ -148,22 +148,24 @@ class TrainingRun:
         self._train("vision", regressor, groups, draw, schedule, validate, 1.0)
 
     def _train_policy(self, training: MultiExitTraining) -> None:
-        phase, config = self.config.policy, self.config
-        look = self._look()
-        batches = self._batches(look, self.training)
-        held = self._batches(look, self.validation, whole=True)
-
-        def draw(rng: np.random.Generator) -> tuple[Any]:
-            return (self._here(batches.draw(rng, phase.batch_windows)),)
-
-        def validate() -> dict[str, Tensor]:
-            rng = np.random.default_rng(0)
-            return training(self._here(held.draw(rng, phase.batch_windows)))
-
-        for name, steps, groups in (
-            ("policy", phase.steps, training.groups(config.trained_parts)),
-            ("heads", phase.head_steps, [training.head_group()]),
+        phase, look = self.config.policy, self._look()
+        joint = training.groups(self.config.trained_parts)
+        frames = phase.batch_windows * phase.window
+        for name, steps, window, count, groups in (
+            ("frames", phase.frame_steps, 1, frames, joint),
+            ("policy", phase.steps, phase.window, phase.batch_windows, joint),
+            ("heads", phase.head_steps, phase.window, phase.batch_windows,
+             [training.head_group()]),
         ):
+            batches = self._batches(look, self.training, window)
+            held = self._batches(look, self.validation, window, whole=True)
+
+            def draw(rng: np.random.Generator) -> tuple[Any]:
+                return (self._here(batches.draw(rng, count)),)
+
+            def validate() -> dict[str, Tensor]:
+                return training(self._here(held.draw(np.random.default_rng(0), count)))
+
             schedule = Schedule(steps, phase.warmup_steps, phase.cosine)
             self._train(
                 name, training, groups, draw, schedule, validate, phase.gradient_clip,
@@ -171,9 +173,9 @@ class TrainingRun:
             )
 
     def _train_gate(self) -> None:
-        phase, look = self.config.gate, self._look()
-        batches = self._batches(look, self.training)
-        held = self._batches(look, self.validation, whole=True)
+        phase, look, window = self.config.gate, self._look(), self.config.policy.window
+        batches = self._batches(look, self.training, window)
+        held = self._batches(look, self.validation, window, whole=True)
         training = GateTraining(self.model)
 
         def draw(rng: np.random.Generator) -> tuple[Any]:
@@ -233,8 +235,10 @@ class TrainingRun:
                 self.report("latents", 1, 1, {})
         return torch.from_numpy(np.load(file))
 
-    def _batches(self, look: Look, episodes: np.ndarray, whole: bool = False) -> WindowBatches:
-        """Batches of `episodes`; whole: not this process's share, but all of them."""
+    def _batches(
+        self, look: Look, episodes: np.ndarray, window: int, whole: bool = False
+    ) -> WindowBatches:
+        """Batches of windows of `episodes`; whole: not this process's share, but all of them."""
         frames, phase, config = self.frames, self.config.policy, self.model.config
         encode = self.start.prompts.encode
         sensed = config.proprioception
@@ -243,7 +247,7 @@ class TrainingRun:
             look,
             {text: encode(text) for text in set(frames.instructions)},
             episodes,
-            phase.window,
+            window,
             config.prompt.padding_token,
             phase.episodes_alike,
             len(config.exit_layers),
