@@ -57,7 +57,10 @@ class BagPlan:
 
 @dataclass(frozen=True)
 class BagSummary:
-    """What is in a finished bag. `seeds` laid out its episodes, one each."""
+    """What is in a finished bag. `seeds` laid out its episodes, one each.
+
+    instruction: the task's, the first of those that a task with several has.
+    """
 
     task: str
     index: int
