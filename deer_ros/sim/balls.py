@@ -66,7 +66,9 @@ CHOICES: dict[str, Callable[[np.ndarray], int]] = {
 class ThreeBalls(SawyerReachEnvV3):
     """Meta-World's reach with three balls instead of its goal.
 
-    choice: which of them is the goal, a key of `CHOICES`; it holds from the next reset on. The first two balls stand where other environments have objects in their observation, the third
+    choice: which of them is the goal, a key of `CHOICES`; it holds from the next reset on.
+
+    The first two balls stand where other environments have objects in their observation, the third
     where they have the goal: what is observed is the scene, not what was asked for.
     """
 
