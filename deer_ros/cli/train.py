@@ -78,6 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
     model = _model_config(config)
     episodes = read_all_episodes(arguments.data, model.action, on_bad, keys, inputs)
     evaluate = _evaluation(config.evaluation) if config.evaluation.every_steps else None
+    sentences = _sentences(config) if config.language.steps else ()
     practise = _practice(config) if model.head.guesses_success else None
     if arguments.processes > 1 and "WORLD_SIZE" not in os.environ:
         _launch(arguments)
@@ -93,7 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
     with mine, _reporting(arguments.out, first) as report:
         training = TrainingRun(
             config, episodes, arguments.out, report, on_bad=on_bad, evaluate=evaluate,
-            practise=practise,
+            sentences=sentences, practise=practise,
         )
         if first:
             remember_run(arguments.out, arguments.data, config)
@@ -156,6 +157,14 @@ def _evaluation(hook: EvaluationHook) -> Callable[[Path], dict[str, float]]:
     first = EVALUATION_SEED_START + hook.seed
     seeds = range(first, first + hook.episodes)
     return lambda model: success_by_exit(model, tasks, seeds, hook.exits, hook.processes)
+
+
+def _sentences(config: TrainingConfig) -> list[dict[str, str]]:
+    """Everything that can be said in the simulator's tasks, and what it means, task by task."""
+    from deer_ros.sim.tasks import DEMONSTRATION_TASKS, find_task
+
+    tasks = map(find_task, config.language.tasks or DEMONSTRATION_TASKS)
+    return [{request.instruction: request.meaning for request in task.requests} for task in tasks]
 
 
 def _practice(config: TrainingConfig) -> Practise:

@@ -15,26 +15,28 @@ THREE_BALLS = "three-balls"
 """The scene of `deer_ros.sim.balls`."""
 
 _COLOURS = ("red", "green", "blue")
-_TWO, _THREE = ("mine", "yours"), ("mine", "yours", "hers")
+_OWNERS = ("mine", "yours", "his", "hers", "ours")
 
 
-def _owned(owners: tuple[str, ...], swaps: bool, relation: str = "") -> tuple[Request, ...]:
+def _owned(exchanges: int, relation: str = "") -> tuple[Request, ...]:
     """Requests for every way to own the balls, in every order.
 
-    swaps: two of the owners exchange what is theirs before the ball is to be touched. relation:
-    not the owned ball itself is meant, but one that stands so to it.
+    exchanges: how often two of the owners swap what is theirs before a ball is to be touched.
+    relation: not the owned ball itself is meant, but one that stands so to it.
     """
     words, meant = (f"touch the ball {relation} ", f"{relation} ") if relation else ("touch ", "")
     requests = []
-    for colours, named in product(permutations(_COLOURS, len(owners)), permutations(owners)):
-        ball_of = dict(zip(named, colours))
-        said = " ".join(f"{colour} is {owner}" for owner, colour in ball_of.items())
-        for pair, asked in product(combinations(owners, 2) if swaps else ((),), owners):
-            exchanged = {**ball_of, **{a: ball_of[b] for a, b in zip(pair, reversed(pair))}}
-            swap = f" swap {pair[0]} and {pair[1]}" if pair else ""
-            requests.append(
-                Request(f"{said}{swap} {words}{asked}", f"{meant}{exchanged[asked]}")
-            )
+    for colours, owners in product(permutations(_COLOURS), permutations(_OWNERS, 3)):
+        said = " ".join(f"{colour} is {owner}" for colour, owner in zip(colours, owners))
+        for swaps in product(combinations(owners, 2), repeat=exchanges):
+            ball_of = dict(zip(owners, colours))
+            for a, b in swaps:
+                ball_of[a], ball_of[b] = ball_of[b], ball_of[a]
+            swapped = "".join(f" swap {a} and {b}" for a, b in swaps)
+            requests += [
+                Request(f"{said}{swapped} {words}{owner}", f"{meant}{ball_of[owner]}")
+                for owner in owners
+            ]
     return tuple(requests)
 
 
@@ -52,11 +54,11 @@ _SEEN = (
     ("next-right", "next to rightmost", "ball next to the one on the right", "right"),
 )
 _SAID = (
-    ("mine", _owned(_TWO, swaps=False), "swapped"),
-    ("swapped", _owned(_TWO, swaps=True), "mine"),
-    ("next-mine", _owned(_TWO, False, "next to"), "mine"),
-    ("hers", _owned(_THREE, swaps=False), ""),
-    ("hers-swapped", _owned(_THREE, swaps=True), ""),
+    ("owned", _owned(exchanges=0)),
+    ("owned-next", _owned(exchanges=0, relation="next to")),
+    ("swapped", _owned(exchanges=1)),
+    ("swapped-next", _owned(exchanges=1, relation="next to")),
+    ("swapped-twice", _owned(exchanges=2)),
 )
 
 BALL_TASKS = (
@@ -65,8 +67,5 @@ BALL_TASKS = (
              other=f"ball-{other}")
         for name, choice, words, other in _SEEN
     ),
-    *(
-        Task(f"ball-{name}", THREE_BALLS, requests, other=other and f"ball-{other}")
-        for name, requests, other in _SAID
-    ),
+    *(Task(f"ball-{name}", THREE_BALLS, requests) for name, requests in _SAID),
 )

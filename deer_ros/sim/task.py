@@ -13,6 +13,11 @@ class Request:
     instruction: str
     choice: str = ""
 
+    @property
+    def meaning(self) -> str:
+        """The same text for all requests of a scene that ask for the same."""
+        return self.choice or self.instruction
+
 
 @dataclass(frozen=True)
 class Task:

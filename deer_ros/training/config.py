@@ -36,6 +36,27 @@ class VisionPhase:
 
 
 @dataclass(frozen=True)
+class LanguagePhase:
+    """Embedding and layers learn to tell from an instruction alone what it means.
+
+    It stands in for a pretrained language model; `steps: 0` leaves it out. tasks: of the simulator,
+    whose instructions are learned; empty, those that demonstrations are collected of.
+    batch_sentences: of all processes together. precision: as in the policy phase.
+    """
+
+    steps: int = 0
+    tasks: tuple[str, ...] = ()
+    batch_sentences: int = 192
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    warmup_steps: int = 100
+    precision: str = "float32"
+
+    def __post_init__(self) -> None:
+        _check_precision("language", self.precision)
+
+
+@dataclass(frozen=True)
 class PolicyPhase:
     """Layers and heads learn the expert's actions on windows of an episode.
 
@@ -87,10 +108,7 @@ class PolicyPhase:
                 raise ValueError(
                     f"policy.trained has {part!r}; allowed are {', '.join(PARTS)}."
                 )
-        if self.precision not in PRECISIONS:
-            raise ValueError(
-                f"policy.precision is {self.precision!r}; allowed are {', '.join(PRECISIONS)}."
-            )
+        _check_precision("policy", self.precision)
         if len(self.shift_px) != 2 or min(self.shift_px) < 0:
             raise ValueError(
                 f"policy.shift_px is {list(self.shift_px)}; it must be two numbers of pixels from "
@@ -174,12 +192,14 @@ class TrainingConfig:
     """A whole run.
 
     start_from: a model directory to go on training; its own configuration is the model's then, and
-    there is no vision phase. holdout: share of the episodes kept aside for the validation losses.
+    there is no vision or language phase. holdout: share of the episodes, and sentences, kept aside
+    for the validation losses.
     """
 
     model: DeerConfig = field(default_factory=DeerConfig)
     start_from: str | None = None
     vision: VisionPhase = field(default_factory=VisionPhase)
+    language: LanguagePhase = field(default_factory=LanguagePhase)
     policy: PolicyPhase = field(default_factory=PolicyPhase)
     gate: GatePhase = field(default_factory=GatePhase)
     practice: PracticePhase = field(default_factory=PracticePhase)
@@ -215,6 +235,13 @@ class TrainingConfig:
             return from_dict(cls, values)
         except (ValueError, yaml.YAMLError, UnicodeDecodeError) as error:
             raise ValueError(f"{path}: {error}") from error
+
+
+def _check_precision(phase: str, precision: str) -> None:
+    if precision not in PRECISIONS:
+        raise ValueError(
+            f"{phase}.precision is {precision!r}; allowed are {', '.join(PRECISIONS)}."
+        )
 
 
 def _apply(change: str, values: dict) -> None:

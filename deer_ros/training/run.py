@@ -6,7 +6,7 @@ processes all do the same on their share of every batch; the first of them write
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -23,17 +23,24 @@ from deer_ros.data.outcomes import Outcomes
 from deer_ros.model.action_head import SuccessGate
 from deer_ros.model.config import DeerConfig
 from deer_ros.model.proprioception import scaled
-from deer_ros.training.config import TrainingConfig
+from deer_ros.training.config import (
+    GatePhase,
+    LanguagePhase,
+    PracticePhase,
+    TrainingConfig,
+    VisionPhase,
+)
 from deer_ros.training.dataset import Needs, OnBad, load_frames, split_episodes
 from deer_ros.training.evaluation import Evaluate, Evaluations
 from deer_ros.training.gate_phase import GateTraining
+from deer_ros.training.language_phase import MeaningClassifier, Sentences
 from deer_ros.training.policy_phase import MultiExitTraining
 from deer_ros.training.practice_phase import OutcomeBatches, PracticeTraining, split
 from deer_ros.training.shift import cuts_of, shifted
 from deer_ros.training.start import model_from, new_model
 from deer_ros.training.trainer import Phase, Schedule
-from deer_ros.training.vision_phase import StateRegressor, cache_latents
-from deer_ros.training.windows import Look, WindowBatches
+from deer_ros.training.vision_phase import StateBatches, StateRegressor, cache_latents
+from deer_ros.training.windows import Batch, Look, WindowBatches
 
 # The others wait while the first process reads bags, encodes pictures or evaluates.
 LONGEST_WAIT = timedelta(hours=12)
@@ -42,13 +49,18 @@ Practise = Callable[[Path, Path, Callable[[int, int], None]], Outcomes]
 """Model directory, and a folder to keep and find blocks in -> what came of its exits in closed
 loop; hears of every block's end."""
 Report = Callable[[str, int, int, dict[str, float]], None]
+Draw = Callable[[np.random.Generator], tuple[Any, ...]]
+
+UNEVALUATED = {"vision", "language"}
+"""Phases after which there is no policy yet."""
 
 
 class TrainingRun:
     """One run in `folder`, from what `episodes` yields; `report` hears of every logged step.
 
     on_bad: hears of episodes that cannot be trained on, which are left out then; None: they are
-    refused. evaluate: what `config.evaluation` asks for now and then. practise: what
+    refused. evaluate: what `config.evaluation` asks for now and then. sentences: what
+    `config.language` learns, instructions and their meanings, of every kind of them. practise: what
     `config.practice` asks for, needed where the model's gate guesses success.
     """
 
@@ -61,10 +73,11 @@ class TrainingRun:
         *,
         on_bad: OnBad | None = None,
         evaluate: Evaluate | None = None,
+        sentences: Sequence[Mapping[str, str]] = (),
         practise: Practise | None = None,
     ) -> None:
         self.config, self.folder, self.report = config, folder, report
-        self.practise = practise
+        self.sentences, self.practise = sentences, practise
         self.accelerator = Accelerator(
             kwargs_handlers=[InitProcessGroupKwargs(timeout=LONGEST_WAIT)]
         )
@@ -89,10 +102,16 @@ class TrainingRun:
                 "simulator, and there is none here; set practice.steps to 0, or use a gate that "
                 "guesses distance."
             )
+        if config.language.steps and not sentences:
+            raise ValueError(
+                "language.steps asks for instructions to learn the meaning of, and none are given; "
+                "set it to 0."
+            )
         self.training, self.validation = split_episodes(count, config.holdout, config.seed)
         if start is None:
             learned = self.frames.windows(self.training, 1)
-            start = new_model(model_config, self.frames, learned, config.seed)
+            said = {text for kind in sentences for text in kind} if config.language.steps else set()
+            start = new_model(model_config, self.frames, learned, said, config.seed)
         self.start = start
         self.model = start.model.to(self.accelerator.device)
 
@@ -100,6 +119,7 @@ class TrainingRun:
         """Train what is not trained yet; the model directory."""
         if not self.start.pretrained:
             self._train_vision()
+            self._train_language()
         torch.manual_seed(self.config.seed)
         training = MultiExitTraining(self.model, self.config.policy, self.start.pretrained)
         self._train_policy(training)
@@ -113,39 +133,37 @@ class TrainingRun:
         return folder
 
     def _train_vision(self) -> None:
-        phase, frames = self.config.vision, self.frames
+        phase = self.config.vision
         if phase.steps == 0:
             return
         torch.manual_seed(self.config.seed)
+        frames, preprocessor = self.frames, self.start.preprocessor
         regressor = StateRegressor(self.model, frames.states)
-        states = torch.from_numpy(frames.states)
-        chosen = frames.windows(self.training, 1)
-        held = frames.windows(self.validation, 1)
-        batch = min(phase.batch_frames, len(chosen))
-        shift_px = (phase.shift_px, phase.shift_px)
-        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        batches = StateBatches(
+            frames, self.training, preprocessor, phase.shift_px, *self._rank_and_world()
+        )
+        held = StateBatches(frames, self.validation, preprocessor)
+        self._train_part(
+            "vision", phase, regressor, list(regressor.parameters()),
+            lambda rng: batches.draw(rng, phase.batch_frames),
+            lambda: held.draw(np.random.default_rng(0), 256),
+        )
 
-        def draw(rng: np.random.Generator) -> tuple[Tensor, Tensor, float]:
-            index = np.sort(rng.choice(chosen, size=batch, replace=False))
-            cuts = cuts_of(rng, (batch,), shift_px)[rank::world]
-            mine = index[rank::world]
-            pictures = self._pictures(shifted(frames.pictures[mine], cuts, shift_px))
-            return pictures, self._here(states[mine]), len(mine) * world / batch
-
-        def validate() -> dict[str, Tensor]:
-            rng = np.random.default_rng(0)
-            index = np.sort(rng.choice(held, size=min(256, len(held)), replace=False))
-            return regressor(self._pictures(frames.pictures[index]), self._here(states[index]))
-
-        groups = [
-            {
-                "params": list(regressor.parameters()),
-                "lr": phase.learning_rate,
-                "weight_decay": phase.weight_decay,
-            }
-        ]
-        schedule = Schedule(phase.steps, phase.warmup_steps, cosine=True)
-        self._train("vision", regressor, groups, draw, schedule, validate, 1.0)
+    def _train_language(self) -> None:
+        phase = self.config.language
+        if phase.steps == 0:
+            return
+        torch.manual_seed(self.config.seed)
+        sentences = Sentences(
+            self.sentences, self.start.prompts.encode, self.model.config.prompt.padding_token,
+            self.config.holdout, self.config.seed,
+        )
+        classifier = MeaningClassifier(self.model, len(sentences.meanings))
+        self._train_part(
+            "language", phase, classifier, classifier.learned(),
+            lambda rng: sentences.draw(rng, phase.batch_sentences, *self._rank_and_world()),
+            sentences.all_held, phase.precision,
+        )
 
     def _train_policy(self, training: MultiExitTraining) -> None:
         phase, look = self.config.policy, self._look()
@@ -177,16 +195,11 @@ class TrainingRun:
         batches = self._batches(look, self.training, window)
         held = self._batches(look, self.validation, window, whole=True)
         training = GateTraining(self.model)
-
-        def draw(rng: np.random.Generator) -> tuple[Any]:
-            return (self._here(batches.draw(rng, phase.batch_windows)),)
-
-        def validate() -> dict[str, Tensor]:
-            return training(self._here(held.draw(np.random.default_rng(0), phase.batch_windows)))
-
-        groups = [training.group(phase.learning_rate, phase.weight_decay)]
-        schedule = Schedule(phase.steps, phase.warmup_steps, cosine=True)
-        self._train("gate", training, groups, draw, schedule, validate, 1.0)
+        self._train_part(
+            "gate", phase, training, list(self.model.head.gate.parameters()),
+            lambda rng: (batches.draw(rng, phase.batch_windows),),
+            lambda: (held.draw(np.random.default_rng(0), phase.batch_windows),),
+        )
 
     def _practise(self, gate: SuccessGate) -> None:
         phase, config, model = self.config.practice, self.config, self.folder / "practised"
@@ -200,19 +213,31 @@ class TrainingRun:
                 lambda done, all: self.report("practice episodes", done, all, {}),
             )
         learned, held = split(outcomes, config.holdout, config.seed)
-        rank, world = self.accelerator.process_index, self.accelerator.num_processes
-        batches, all_held = OutcomeBatches(learned, rank, world), OutcomeBatches(held).all()
-        training = PracticeTraining(gate)
+        batches = OutcomeBatches(learned, *self._rank_and_world())
+        all_held = OutcomeBatches(held).all()
+        self._train_part(
+            "practice", phase, PracticeTraining(gate), list(gate.parameters()),
+            lambda rng: batches.draw(rng, phase.batch_answers),
+            lambda: all_held,
+        )
 
-        def draw(rng: np.random.Generator) -> tuple[Any, ...]:
-            return self._all_here(batches.draw(rng, phase.batch_answers))
-
-        def validate() -> dict[str, Tensor]:
-            return training(*self._all_here(all_held))
-
-        groups = [training.group(phase.learning_rate, phase.weight_decay)]
+    def _train_part(
+        self,
+        name: str,
+        phase: VisionPhase | LanguagePhase | GatePhase | PracticePhase,
+        module: nn.Module,
+        learned: list[nn.Parameter],
+        draw: Draw,
+        held: Callable[[], tuple[Any, ...]],
+        precision: str = "float32",
+    ) -> None:
+        """Train one part of the model by itself; draw, held: arguments of `module`."""
+        group = {"params": learned, "lr": phase.learning_rate, "weight_decay": phase.weight_decay}
         schedule = Schedule(phase.steps, phase.warmup_steps, cosine=True)
-        self._train("practice", training, groups, draw, schedule, validate, 1.0)
+        self._train(
+            name, module, [group], lambda rng: self._all_here(draw(rng)), schedule,
+            lambda: module(*self._all_here(held())), 1.0, getattr(torch, precision),
+        )
 
     def _look(self) -> Look:
         """How batches see frames: as latents computed once, or as pictures if those may change."""
@@ -242,6 +267,7 @@ class TrainingRun:
         frames, phase, config = self.frames, self.config.policy, self.model.config
         encode = self.start.prompts.encode
         sensed = config.proprioception
+        rank, world = self._rank_and_world()
         return WindowBatches(
             frames,
             look,
@@ -253,8 +279,8 @@ class TrainingRun:
             len(config.exit_layers),
             None if sensed is None else scaled(sensed, frames.proprioception),
             (0, 0) if whole else phase.shift_px,
-            0 if whole else self.accelerator.process_index,
-            1 if whole else self.accelerator.num_processes,
+            0 if whole else rank,
+            1 if whole else world,
         )
 
     def _train(
@@ -262,7 +288,7 @@ class TrainingRun:
         name: str,
         module: nn.Module,
         groups: list[dict],
-        draw: Callable[[np.random.Generator], tuple[Any, ...]],
+        draw: Draw,
         schedule: Schedule,
         validate: Callable[[], dict[str, Tensor]],
         gradient_clip: float,
@@ -283,7 +309,7 @@ class TrainingRun:
                     module.train()
                 held["validation_total"] = sum(held.values())
                 self.report(name, step, schedule.steps, {**figures, **held})
-            if name != "vision" and self.evaluations.due(step, schedule.steps):
+            if name not in UNEVALUATED and self.evaluations.due(step, schedule.steps):
                 found = self.evaluations.run(name, step, self._save)
                 named = {f"evaluation_{key}": value for key, value in found.items()}
                 self.report(name, step, schedule.steps, named)
@@ -298,17 +324,21 @@ class TrainingRun:
         return values.to(self.accelerator.device)
 
     def _all_here(self, values: Sequence[Any]) -> tuple[Any, ...]:
-        return tuple(self._here(v) if isinstance(v, Tensor) else v for v in values)
+        return tuple(self._here(v) if isinstance(v, Tensor | Batch) else v for v in values)
+
+    def _rank_and_world(self) -> tuple[int, int]:
+        return self.accelerator.process_index, self.accelerator.num_processes
 
     def _check_processes(self) -> None:
         config, world = self.config, self.accelerator.num_processes
         least = min(
-            config.policy.batch_windows, config.gate.batch_windows, config.vision.batch_frames
+            config.policy.batch_windows, config.gate.batch_windows, config.vision.batch_frames,
+            config.language.batch_sentences,
         )
         if least < world:
             raise ValueError(
                 f"a batch of {least} cannot be shared by {world} processes; raise "
-                "policy.batch_windows and vision.batch_frames, or start fewer."
+                "policy.batch_windows, vision.batch_frames and the like, or start fewer."
             )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -32,13 +33,15 @@ class Start:
     pretrained: bool
 
 
-def new_model(config: DeerConfig, frames: Frames, learned: np.ndarray, seed: int) -> Start:
-    """Random weights, and a tokenizer of the instructions' words.
+def new_model(
+    config: DeerConfig, frames: Frames, learned: np.ndarray, sentences: Collection[str], seed: int
+) -> Start:
+    """Random weights, and a tokenizer of the words of the instructions and of `sentences`.
 
     Where `config` does not say how proprioception is normalised, the frames that are `learned` do.
     Raises ValueError where the vocabulary is too small.
     """
-    tokenizer, prompt = word_tokenizer(sorted(set(frames.instructions)))
+    tokenizer, prompt = word_tokenizer(sorted({*frames.instructions, *sentences}))
     vocabulary = config.language.vocabulary
     if len(tokenizer) > vocabulary:
         raise ValueError(

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from deer_ros.model.deer import DeerModel
 from deer_ros.model.preprocessing import Preprocessor
 from deer_ros.training.dataset import Frames
+from deer_ros.training.shift import cuts_of, shifted
 
 
 class StateRegressor(nn.Module):
@@ -43,6 +44,36 @@ class StateRegressor(nn.Module):
         wanted = (states[:, self.varies] - self.mean) / self.std
         # The clip keeps a rare far-off object from ruling the batch.
         return {"state": share * nn.functional.smooth_l1_loss(predicted, wanted.clamp(-4, 4))}
+
+
+class StateBatches:
+    """Pictures of single frames and the state they show; `rank` of `world` gets its share."""
+
+    def __init__(
+        self,
+        frames: Frames,
+        episodes: np.ndarray,
+        preprocessor: Preprocessor,
+        shift_px: int = 0,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self.frames, self.preprocessor = frames, preprocessor
+        self.chosen = frames.windows(episodes, 1)
+        self.shift_px = (shift_px, shift_px)
+        self.rank, self.world = rank, world
+
+    def draw(self, rng: np.random.Generator, count: int) -> tuple[Tensor, Tensor, float]:
+        """Arguments of `StateRegressor`: `count` frames of all processes together, if so many."""
+        count = min(count, len(self.chosen))
+        index = np.sort(rng.choice(self.chosen, size=count, replace=False))
+        cuts = cuts_of(rng, (count,), self.shift_px)[self.rank :: self.world]
+        mine = index[self.rank :: self.world]
+        pictures = self.preprocessor.normalise(
+            shifted(self.frames.pictures[mine], cuts, self.shift_px)
+        )
+        states = torch.from_numpy(self.frames.states[mine])
+        return torch.from_numpy(pictures), states, len(mine) * self.world / count
 
 
 @torch.no_grad()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -76,11 +76,8 @@ class WindowBatches:
                 self.episode_of[self.starts], return_inverse=True, return_counts=True
             )
             self.chance = 1 / (len(windows) * windows[whose])
-        longest = max(len(ids) for ids in prompts.values())
         rows = [prompts[text] for text in frames.instructions]
-        padded = [np.pad(r, (0, longest - len(r)), constant_values=padding_token) for r in rows]
-        self.ids = torch.from_numpy(np.stack(padded))
-        self.masks = torch.from_numpy(np.stack([np.arange(longest) < len(r) for r in rows]))
+        self.ids, self.masks = padded(rows, padding_token)
 
     def draw(self, rng: np.random.Generator, count: int) -> Batch:
         """This process's part of `count` windows, each start, or each episode, equally likely."""
@@ -103,3 +100,11 @@ class WindowBatches:
             samplings=tuple(exits[mine] for exits in samplings),
             share=float(valid[mine].sum() * self.world / valid.sum()),
         )
+
+
+def padded(prompts: Sequence[np.ndarray], padding_token: int) -> tuple[Tensor, Tensor]:
+    """Prompts (L,) of any length -> token ids (N, longest), and masks, False at their padding."""
+    longest = max(map(len, prompts))
+    ids = [np.pad(p, (0, longest - len(p)), constant_values=padding_token) for p in prompts]
+    masks = [np.arange(longest) < len(prompt) for prompt in prompts]
+    return torch.from_numpy(np.stack(ids)), torch.from_numpy(np.stack(masks))

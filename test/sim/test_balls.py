@@ -40,28 +40,38 @@ def test_nothing_is_said_that_could_mean_two_balls():
 @pytest.mark.parametrize(
     ("task", "instruction", "choice"),
     [
-        ("ball-mine", "red is mine blue is yours touch mine", "red"),
-        ("ball-mine", "blue is yours red is mine touch yours", "blue"),
-        ("ball-swapped", "red is mine blue is yours swap mine and yours touch mine", "blue"),
-        ("ball-next-mine", "green is yours red is mine touch the ball next to mine", "next to red"),
-        ("ball-hers", "red is mine blue is hers green is yours touch hers", "blue"),
-        (
-            "ball-hers-swapped",
-            "red is mine blue is hers green is yours swap yours and hers touch hers",
-            "green",
-        ),
+        ("ball-owned", "red is mine blue is yours green is his touch mine", "red"),
+        ("ball-owned", "blue is ours red is his green is hers touch ours", "blue"),
+        ("ball-swapped", "red is mine blue is yours green is his swap mine and yours touch mine",
+         "blue"),
+        ("ball-swapped", "red is mine blue is hers green is yours swap hers and yours touch mine",
+         "red"),
+        ("ball-swapped-next", "blue is his red is hers green is ours swap his and ours touch the "
+         "ball next to his", "next to green"),
+        ("ball-owned-next", "green is yours red is mine blue is his touch the ball next to mine",
+         "next to red"),
+        ("ball-swapped-twice", "red is mine green is yours blue is hers swap mine and yours swap "
+         "yours and hers touch yours", "blue"),
+        ("ball-swapped-twice", "red is mine green is yours blue is hers swap mine and yours swap "
+         "mine and yours touch yours", "green"),
     ],
 )
 def test_what_is_said_of_whose_ball_is_whose_decides(task, instruction, choice):
     assert Request(instruction, choice) in TASKS[task].requests
 
 
-@pytest.mark.parametrize("task", ["ball-mine", "ball-swapped", "ball-next-mine"])
-def test_every_request_of_a_task_is_drawn_by_some_layout(task):
+@pytest.mark.parametrize(
+    ("task", "count"),
+    [("ball-owned", 1080), ("ball-owned-next", 1080), ("ball-swapped", 3240),
+     ("ball-swapped-next", 3240), ("ball-swapped-twice", 9720)],
+)
+def test_layouts_draw_from_all_requests_of_a_task_and_always_the_same(task, count):
     requests = TASKS[task].requests
-    drawn = [TASKS[task].request(seed) for seed in range(400)]
-    assert len(set(requests)) == len(requests) == 24 and set(drawn) == set(requests)
-    assert drawn == [TASKS[task].request(seed) for seed in range(400)]
+    drawn = [TASKS[task].request(seed) for seed in range(5000)]
+    assert len(set(requests)) == len(requests) == count
+    # As many different ones as 5,000 fair draws give, within a twentieth.
+    assert len(set(drawn)) == pytest.approx(count * (1 - (1 - 1 / count) ** 5000), rel=0.05)
+    assert drawn == [TASKS[task].request(seed) for seed in range(5000)]
 
 
 def test_all_tasks_of_the_scene_show_the_same_pictures_and_state_for_a_seed(robot):

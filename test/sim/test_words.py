@@ -29,7 +29,7 @@ def run_expert(robot: SimulatedRobot) -> bool:
 
 
 def test_three_pairs_of_tasks_and_more_can_exchange_their_words():
-    assert len(FAUCETS) == 2 and len(PAIRS) == 16
+    assert len(FAUCETS) == 2 and len(PAIRS) == 13
     for name, other in PAIRS:
         assert other != name and TASKS[other].other
         assert not set(TASKS[name].requests) & set(TASKS[other].requests)
@@ -37,7 +37,7 @@ def test_three_pairs_of_tasks_and_more_can_exchange_their_words():
 
 @pytest.mark.parametrize(
     ("task", "said"),
-    [*FAUCETS, ("ball-next", "ball-red"), ("ball-next-mine", "ball-mine")],
+    [*FAUCETS, ("ball-next", "ball-red")],
 )
 def test_other_words_leave_the_scene_as_it_is(robot, task, said):
     robot.reset(task, SEEDS[0])

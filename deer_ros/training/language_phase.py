@@ -1,0 +1,97 @@
+"""The layers learn what words mean before they see a picture.
+
+Small language models have no pretraining to start from. Telling from an instruction alone what it
+means gives them one; every exit is asked, so that each layer understands as much as it can.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from deer_ros.model.deer import DeerModel
+from deer_ros.training.policy_phase import pooled
+from deer_ros.training.windows import padded
+
+
+class MeaningClassifier(nn.Module):
+    """Embedding, layers and a small read-out of what was meant at every exit."""
+
+    def __init__(self, model: DeerModel, meanings: int) -> None:
+        super().__init__()
+        self.model = model
+        width = model.config.language.width
+        self.read_outs = nn.ModuleList(
+            nn.Linear(width, meanings) for _ in model.config.exit_layers
+        )
+
+    def forward(
+        self, ids: Tensor, masks: Tensor, meant: Tensor, share: float = 1.0
+    ) -> dict[str, Tensor]:
+        """Cross-entropy, the mean over exits, times `share`.
+
+        ids, masks: (N, L), masks 0 at padding. meant: (N,), numbers of meanings.
+        """
+        nothing = self.model.embedding.weight.new_zeros(len(ids), 1, self.model.config.vision.width)
+        prompt = self.model.read(ids, masks)
+        features = pooled(self.model, prompt, nothing, masks)
+        scores = torch.stack([read(f) for read, f in zip(self.read_outs, features)])
+        loss = nn.functional.cross_entropy(scores.flatten(0, 1), meant.repeat(len(scores)))
+        return {"meaning": share * loss}
+
+    def learned(self) -> list[nn.Parameter]:
+        """Of the embedding, the layers and the read-outs."""
+        parts = (self.model.embedding, self.model.layers, self.read_outs)
+        return [parameter for part in parts for parameter in part.parameters()]
+
+
+Drawn = tuple[Tensor, Tensor, Tensor, float]
+
+
+class Sentences:
+    """Instructions and what they mean, from several kinds, each kind drawn equally often.
+
+    kinds: of each, instructions and their meanings; a share of `holdout` of them is never drawn.
+    encode: text to token ids (L,).
+    """
+
+    def __init__(
+        self,
+        kinds: Sequence[Mapping[str, str]],
+        encode: Callable[[str], np.ndarray],
+        padding_token: int,
+        holdout: float,
+        seed: int,
+    ) -> None:
+        self.meanings = sorted({meant for kind in kinds for meant in kind.values()})
+        said = [(number, *pair) for number, kind in enumerate(kinds) for pair in kind.items()]
+        self.ids, self.masks = padded([encode(text) for _, text, _ in said], padding_token)
+        self.meant = torch.tensor([self.meanings.index(meant) for *_, meant in said])
+        self.learned, self.held = [], []
+        rng = np.random.default_rng(seed)
+        for number in range(len(kinds)):
+            rows = rng.permutation([row for row, (kind, *_) in enumerate(said) if kind == number])
+            kept = round(holdout * len(rows))
+            self.learned.append(rows[kept:])
+            self.held += rows[:kept].tolist() or rows[:1].tolist()
+
+    def draw(
+        self, rng: np.random.Generator, count: int, rank: int = 0, world: int = 1
+    ) -> Drawn:
+        """Arguments of `MeaningClassifier`: of `count` sentences, the share of process `rank`."""
+        kinds = rng.integers(len(self.learned), size=count)[rank::world]
+        chance = rng.random(count)[rank::world]
+        rows = [self.learned[k][int(c * len(self.learned[k]))] for k, c in zip(kinds, chance)]
+        return self._rows(rows, len(rows) * world / count)
+
+    def all_held(self) -> Drawn:
+        """What is never drawn; of a kind with too few sentences for that, one that is."""
+        return self._rows(self.held, 1.0)
+
+    def _rows(self, rows: Sequence[int], share: float) -> Drawn:
+        masks = self.masks[rows]
+        longest = int(masks.sum(dim=1).max())
+        return self.ids[rows, :longest], masks[:, :longest], self.meant[rows], share

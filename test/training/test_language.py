@@ -1,0 +1,120 @@
+"""Layers learn what instructions mean before they see a picture."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from made_up_runs import Recorder, config, made_up_episodes
+from tiny_model import tiny_config
+
+from deer_ros.model.deer import DeerModel
+from deer_ros.model.prompt import PromptEncoder, word_tokenizer
+from deer_ros.policy import DeerPolicy
+from deer_ros.training.config import LanguagePhase
+from deer_ros.training.language_phase import MeaningClassifier, Sentences
+from deer_ros.training.run import TrainingRun
+
+KINDS = [
+    {f"{verb} {noun}": verb for verb in ("open", "close", "shut", "pull") for noun in map(str, range(20))},
+    {"stop": "stop"},
+]
+
+
+TOKENIZER, PROMPT = word_tokenizer([text for kind in KINDS for text in kind])
+
+
+def sentences(holdout: float = 0.1, seed: int = 0) -> Sentences:
+    encode = PromptEncoder(TOKENIZER, PROMPT).encode
+    return Sentences(KINDS, encode, PROMPT.padding_token, holdout, seed)
+
+
+def classifier_of(learned: Sentences) -> MeaningClassifier:
+    torch.manual_seed(0)
+    language = dataclasses.replace(tiny_config().language, vocabulary=len(TOKENIZER))
+    model = DeerModel(tiny_config(prompt=PROMPT, language=language))
+    return MeaningClassifier(model, len(learned.meanings))
+
+
+def run(folder: Path, steps: int = 4, stop_at=None) -> tuple[TrainingRun, Recorder]:
+    heard = Recorder(stop_at)
+    asked = dataclasses.replace(
+        config(), language=LanguagePhase(steps=steps, batch_sentences=8, warmup_steps=1)
+    )
+    said = [{"open it": "open", "draw it open": "open"}, {"close it": "close"}]
+    started = TrainingRun(asked, made_up_episodes(), folder, heard, sentences=said)
+    started()
+    return started, heard
+
+
+def test_every_exit_learns_what_sentences_mean_that_it_never_heard():
+    learned = sentences()
+    classifier = classifier_of(learned)
+    optimizer = torch.optim.AdamW(classifier.learned(), lr=3e-3)
+    for step in range(150):
+        optimizer.zero_grad()
+        classifier(*learned.draw(np.random.default_rng(step), 32))["meaning"].backward()
+        optimizer.step()
+    with torch.no_grad():
+        # Guessing would cost the logarithm of five meanings, 1.6.
+        assert float(classifier(*learned.all_held())["meaning"]) < 0.1
+
+
+def test_kinds_are_drawn_alike_however_many_sentences_they_have():
+    learned = sentences()
+    *_, meant, _ = learned.draw(np.random.default_rng(0), 2000)
+    stops = float((meant == learned.meanings.index("stop")).float().mean())
+    assert stops == pytest.approx(0.5, abs=0.05)
+
+
+def test_no_sentence_is_learned_and_validated_but_for_a_kind_of_a_single_one():
+    learned = sentences()
+    held, drawn = set(learned.held), {row for rows in learned.learned for row in rows.tolist()}
+    assert len(held) == 9 and drawn | held == set(range(81))
+    assert drawn & held == {80}
+    assert set(sentences(seed=1).held) != held
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_processes_share_a_batch_and_its_loss(world):
+    learned = sentences()
+    classifier = classifier_of(learned)
+
+    def loss(rank: int, world: int) -> float:
+        drawn = learned.draw(np.random.default_rng(3), 32, rank, world)
+        return float(classifier(*drawn)["meaning"].detach())
+
+    assert np.mean([loss(rank, world) for rank in range(world)]) == pytest.approx(loss(0, 1))
+
+
+def test_a_killed_phase_goes_on_as_if_it_had_not_been(tmp_path):
+    _, whole = run(tmp_path / "whole", steps=6)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "killed", steps=6, stop_at=("language", 3))
+    _, resumed = run(tmp_path / "killed", steps=6)
+    for phase, step in [("language", 3), ("language", 6), ("policy", 6)]:
+        assert resumed.lines[phase, step]["total"] == whole.lines[phase, step]["total"]
+
+
+def test_words_that_no_demonstration_says_are_known_all_the_same(tmp_path):
+    run(tmp_path)
+    prompts = DeerPolicy.from_pretrained(tmp_path / "model", device="cpu").prompts
+    assert prompts.unknown_words("draw it open the drawer") == []
+    assert prompts.unknown_words("lift it") == ["lift"]
+
+
+def test_the_vision_part_does_not_learn_from_words(tmp_path):
+    trained, _ = run(tmp_path)
+    seen = torch.load(tmp_path / "vision.pt", weights_only=True)["module"]
+    for name, values in trained.model.state_dict().items():
+        if name.startswith(("tower.", "resampler.")):
+            assert torch.equal(values, seen[name]), name
+
+
+def test_a_phase_without_sentences_is_refused_before_anything_is_trained(tmp_path):
+    asked = dataclasses.replace(config(), language=LanguagePhase(steps=2))
+    with pytest.raises(ValueError, match=r"language\.steps asks for instructions"):
+        TrainingRun(asked, made_up_episodes(), tmp_path, Recorder())
