@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
     from deer_ros.model.config import DeerConfig
     from deer_ros.training.config import EvaluationHook, TrainingConfig
-    from deer_ros.training.run import Practise, Report
+    from deer_ros.training.phases import Report
+    from deer_ros.training.run import Practise
 
 HELP = "train a multi-exit model on demonstrations"
 FAILED = 1

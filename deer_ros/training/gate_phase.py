@@ -57,11 +57,6 @@ class GateTraining(nn.Module):
             )
         return {"gate": batch.share * total / (batch.valid.sum() * max(1, exits - 1))}
 
-    def group(self, learning_rate: float, weight_decay: float) -> dict:
-        """The parameters that learn."""
-        parameters = list(self.model.head.gate.parameters())
-        return {"params": parameters, "lr": learning_rate, "weight_decay": weight_decay}
-
 
 def _squared_errors(outputs: list[HeadOutput]) -> Tensor:
     """(N, E - 1): of the guesses' logarithms, against the difference's to the last pose."""

@@ -41,11 +41,6 @@ class PracticeTraining(nn.Module):
         failure = torch.log(-torch.expm1(success.clamp(max=-1e-6)))
         return {"practice": -share * torch.where(failed, failure, success).mean()}
 
-    def group(self, learning_rate: float, weight_decay: float) -> dict:
-        """The parameters that learn."""
-        parameters = list(self.gate.parameters())
-        return {"params": parameters, "lr": learning_rate, "weight_decay": weight_decay}
-
 
 class OutcomeBatches:
     """Batches of answers, each drawn alike; `rank` of `world` processes gets its share of them."""

@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
-from torch import Tensor, nn
+from torch import Tensor
 
 from deer_ros.checkpoint import save_model
 from deer_ros.data.episode import Episode
@@ -23,24 +22,19 @@ from deer_ros.data.outcomes import Outcomes
 from deer_ros.model.action_head import SuccessGate
 from deer_ros.model.config import DeerConfig
 from deer_ros.model.proprioception import scaled
-from deer_ros.training.config import (
-    GatePhase,
-    LanguagePhase,
-    PracticePhase,
-    TrainingConfig,
-    VisionPhase,
-)
+from deer_ros.training.config import TrainingConfig
 from deer_ros.training.dataset import Needs, OnBad, load_frames, split_episodes
 from deer_ros.training.evaluation import Evaluate, Evaluations
 from deer_ros.training.gate_phase import GateTraining
 from deer_ros.training.language_phase import MeaningClassifier, Sentences
+from deer_ros.training.phases import Draw, Held, PhaseRunner, Report
 from deer_ros.training.policy_phase import MultiExitTraining
 from deer_ros.training.practice_phase import OutcomeBatches, PracticeTraining, split
-from deer_ros.training.shift import cuts_of, shifted
+from deer_ros.training.shift import shifted
 from deer_ros.training.start import model_from, new_model
-from deer_ros.training.trainer import Phase, Schedule
+from deer_ros.training.trainer import Schedule
 from deer_ros.training.vision_phase import StateBatches, StateRegressor, cache_latents
-from deer_ros.training.windows import Batch, Look, WindowBatches
+from deer_ros.training.windows import Look, WindowBatches
 
 # The others wait while the first process reads bags, encodes pictures or evaluates.
 LONGEST_WAIT = timedelta(hours=12)
@@ -48,12 +42,6 @@ LONGEST_WAIT = timedelta(hours=12)
 Practise = Callable[[Path, Path, Callable[[int, int], None]], Outcomes]
 """Model directory, and a folder to keep and find blocks in -> what came of its exits in closed
 loop; hears of every block's end."""
-Report = Callable[[str, int, int, dict[str, float]], None]
-Draw = Callable[[np.random.Generator], tuple[Any, ...]]
-
-UNEVALUATED = {"vision", "language"}
-"""Phases after which there is no policy yet."""
-
 
 class TrainingRun:
     """One run in `folder`, from what `episodes` yields; `report` hears of every logged step.
@@ -81,12 +69,12 @@ class TrainingRun:
         self.accelerator = Accelerator(
             kwargs_handlers=[InitProcessGroupKwargs(timeout=LONGEST_WAIT)]
         )
-        self._check_processes()
         folder.mkdir(parents=True, exist_ok=True)
         start = None if config.start_from is None else model_from(config.start_from)
         model_config = config.model if start is None else start.model.config
-        self.evaluations = Evaluations(
-            config.evaluation, model_config.exit_layers, folder, evaluate
+        evaluations = Evaluations(config.evaluation, model_config.exit_layers, folder, evaluate)
+        self.phases = PhaseRunner(
+            config, folder, self.accelerator, report, evaluations, self._save
         )
         layout = _layout(model_config)
         size = model_config.vision.image_size
@@ -140,10 +128,10 @@ class TrainingRun:
         frames, preprocessor = self.frames, self.start.preprocessor
         regressor = StateRegressor(self.model, frames.states)
         batches = StateBatches(
-            frames, self.training, preprocessor, phase.shift_px, *self._rank_and_world()
+            frames, self.training, preprocessor, phase.shift_px, *self.phases.rank_and_world
         )
         held = StateBatches(frames, self.validation, preprocessor)
-        self._train_part(
+        self.phases.train_part(
             "vision", phase, regressor, list(regressor.parameters()),
             lambda rng: batches.draw(rng, phase.batch_frames),
             lambda: held.draw(np.random.default_rng(0), 256),
@@ -159,9 +147,9 @@ class TrainingRun:
             self.config.holdout, self.config.seed,
         )
         classifier = MeaningClassifier(self.model, len(sentences.meanings))
-        self._train_part(
+        self.phases.train_part(
             "language", phase, classifier, classifier.learned(),
-            lambda rng: sentences.draw(rng, phase.batch_sentences, *self._rank_and_world()),
+            lambda rng: sentences.draw(rng, phase.batch_sentences, *self.phases.rank_and_world),
             sentences.all_held, phase.precision,
         )
 
@@ -175,30 +163,17 @@ class TrainingRun:
             ("heads", phase.head_steps, phase.window, phase.batch_windows,
              [training.head_group()]),
         ):
-            batches = self._batches(look, self.training, window)
-            held = self._batches(look, self.validation, window, whole=True)
-
-            def draw(rng: np.random.Generator) -> tuple[Any]:
-                return (self._here(batches.draw(rng, count)),)
-
-            def validate() -> dict[str, Tensor]:
-                return training(self._here(held.draw(np.random.default_rng(0), count)))
-
-            schedule = Schedule(steps, phase.warmup_steps, phase.cosine)
-            self._train(
-                name, training, groups, draw, schedule, validate, phase.gradient_clip,
-                getattr(torch, phase.precision),
+            self.phases.train(
+                name, training, groups, *self._windows(look, window, count),
+                Schedule(steps, phase.warmup_steps, phase.cosine),
+                phase.gradient_clip, phase.precision,
             )
 
     def _train_gate(self) -> None:
-        phase, look, window = self.config.gate, self._look(), self.config.policy.window
-        batches = self._batches(look, self.training, window)
-        held = self._batches(look, self.validation, window, whole=True)
-        training = GateTraining(self.model)
-        self._train_part(
-            "gate", phase, training, list(self.model.head.gate.parameters()),
-            lambda rng: (batches.draw(rng, phase.batch_windows),),
-            lambda: (held.draw(np.random.default_rng(0), phase.batch_windows),),
+        phase = self.config.gate
+        self.phases.train_part(
+            "gate", phase, GateTraining(self.model), list(self.model.head.gate.parameters()),
+            *self._windows(self._look(), self.config.policy.window, phase.batch_windows),
         )
 
     def _practise(self, gate: SuccessGate) -> None:
@@ -213,30 +188,12 @@ class TrainingRun:
                 lambda done, all: self.report("practice episodes", done, all, {}),
             )
         learned, held = split(outcomes, config.holdout, config.seed)
-        batches = OutcomeBatches(learned, *self._rank_and_world())
+        batches = OutcomeBatches(learned, *self.phases.rank_and_world)
         all_held = OutcomeBatches(held).all()
-        self._train_part(
+        self.phases.train_part(
             "practice", phase, PracticeTraining(gate), list(gate.parameters()),
             lambda rng: batches.draw(rng, phase.batch_answers),
             lambda: all_held,
-        )
-
-    def _train_part(
-        self,
-        name: str,
-        phase: VisionPhase | LanguagePhase | GatePhase | PracticePhase,
-        module: nn.Module,
-        learned: list[nn.Parameter],
-        draw: Draw,
-        held: Callable[[], tuple[Any, ...]],
-        precision: str = "float32",
-    ) -> None:
-        """Train one part of the model by itself; draw, held: arguments of `module`."""
-        group = {"params": learned, "lr": phase.learning_rate, "weight_decay": phase.weight_decay}
-        schedule = Schedule(phase.steps, phase.warmup_steps, cosine=True)
-        self._train(
-            name, module, [group], lambda rng: self._all_here(draw(rng)), schedule,
-            lambda: module(*self._all_here(held())), 1.0, getattr(torch, precision),
         )
 
     def _look(self) -> Look:
@@ -260,6 +217,15 @@ class TrainingRun:
                 self.report("latents", 1, 1, {})
         return torch.from_numpy(np.load(file))
 
+    def _windows(self, look: Look, window: int, count: int) -> tuple[Draw, Held]:
+        """Batches of `count` windows to learn from; and one, always the same, to validate on."""
+        batches = self._batches(look, self.training, window)
+        held = self._batches(look, self.validation, window, whole=True)
+        return (
+            lambda rng: (batches.draw(rng, count),),
+            lambda: (held.draw(np.random.default_rng(0), count),),
+        )
+
     def _batches(
         self, look: Look, episodes: np.ndarray, window: int, whole: bool = False
     ) -> WindowBatches:
@@ -267,7 +233,6 @@ class TrainingRun:
         frames, phase, config = self.frames, self.config.policy, self.model.config
         encode = self.start.prompts.encode
         sensed = config.proprioception
-        rank, world = self._rank_and_world()
         return WindowBatches(
             frames,
             look,
@@ -279,67 +244,16 @@ class TrainingRun:
             len(config.exit_layers),
             None if sensed is None else scaled(sensed, frames.proprioception),
             (0, 0) if whole else phase.shift_px,
-            0 if whole else rank,
-            1 if whole else world,
+            *((0, 1) if whole else self.phases.rank_and_world),
         )
-
-    def _train(
-        self,
-        name: str,
-        module: nn.Module,
-        groups: list[dict],
-        draw: Draw,
-        schedule: Schedule,
-        validate: Callable[[], dict[str, Tensor]],
-        gradient_clip: float,
-        precision: torch.dtype = torch.float32,
-    ) -> None:
-        config = self.config
-        phase = Phase(
-            module, groups, draw, schedule, self.folder / f"{name}.pt", config.seed,
-            self.accelerator, gradient_clip, config.checkpoint_every_steps, precision,
-        )
-        for step, figures in phase:
-            if not self.accelerator.is_main_process:
-                continue
-            if step % config.log_every_steps == 0 or step == schedule.steps:
-                with torch.no_grad():
-                    module.eval()
-                    held = {f"validation_{k}": float(v) for k, v in validate().items()}
-                    module.train()
-                held["validation_total"] = sum(held.values())
-                self.report(name, step, schedule.steps, {**figures, **held})
-            if name not in UNEVALUATED and self.evaluations.due(step, schedule.steps):
-                found = self.evaluations.run(name, step, self._save)
-                named = {f"evaluation_{key}": value for key, value in found.items()}
-                self.report(name, step, schedule.steps, named)
 
     def _save(self, folder: Path) -> None:
         save_model(folder, self.model, self.start.preprocessor, self.start.prompts)
 
     def _pictures(self, pictures: np.ndarray) -> Tensor:
-        return self._here(torch.from_numpy(self.start.preprocessor.normalise(pictures)))
+        normalised = self.start.preprocessor.normalise(pictures)
+        return torch.from_numpy(normalised).to(self.accelerator.device)
 
-    def _here(self, values: Any) -> Any:
-        return values.to(self.accelerator.device)
-
-    def _all_here(self, values: Sequence[Any]) -> tuple[Any, ...]:
-        return tuple(self._here(v) if isinstance(v, Tensor | Batch) else v for v in values)
-
-    def _rank_and_world(self) -> tuple[int, int]:
-        return self.accelerator.process_index, self.accelerator.num_processes
-
-    def _check_processes(self) -> None:
-        config, world = self.config, self.accelerator.num_processes
-        least = min(
-            config.policy.batch_windows, config.gate.batch_windows, config.vision.batch_frames,
-            config.language.batch_sentences,
-        )
-        if least < world:
-            raise ValueError(
-                f"a batch of {least} cannot be shared by {world} processes; raise "
-                "policy.batch_windows, vision.batch_frames and the like, or start fewer."
-            )
 
 
 def _layout(config: DeerConfig) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from deer_ros.training.language_phase import MeaningClassifier, Sentences
 from deer_ros.training.run import TrainingRun
 
 KINDS = [
-    {f"{verb} {noun}": verb for verb in ("open", "close", "shut", "pull") for noun in map(str, range(20))},
+    {f"{verb} {number}": verb for verb in ("open", "close", "shut", "pull") for number in range(20)},
     {"stop": "stop"},
 ]
 
