@@ -18,8 +18,9 @@ from deer_ros.training.config import LanguagePhase
 from deer_ros.training.language_phase import MeaningClassifier, Sentences
 from deer_ros.training.run import TrainingRun
 
+VERBS = ("open", "close", "shut", "pull")
 KINDS = [
-    {f"{verb} {number}": verb for verb in ("open", "close", "shut", "pull") for number in range(20)},
+    {f"{verb} {number}": verb for verb in VERBS for number in range(20)},
     {"stop": "stop"},
 ]
 
