@@ -52,8 +52,10 @@ Drawn = tuple[Tensor, Tensor, Tensor, float]
 
 
 class Sentences:
-    """Instructions and what they mean, from several kinds, each kind drawn equally often.
+    """Instructions and what they mean, of several kinds, drawn at random.
 
+    A kind is drawn as often as the square root of how many sentences it has: one that is said in
+    many ways needs more of them, one that is said in one way must not be forgotten.
     kinds: of each, instructions and their meanings; a share of `holdout` of them is never drawn.
     encode: text to token ids (L,).
     """
@@ -71,6 +73,8 @@ class Sentences:
         self.ids, self.masks = padded([encode(text) for _, text, _ in said], padding_token)
         self.meant = torch.tensor([self.meanings.index(meant) for *_, meant in said])
         self.learned, self.held = [], []
+        ways = np.sqrt([len(kind) for kind in kinds])
+        self.chance = ways / ways.sum()
         rng = np.random.default_rng(seed)
         for number in range(len(kinds)):
             rows = rng.permutation([row for row, (kind, *_) in enumerate(said) if kind == number])
@@ -82,9 +86,9 @@ class Sentences:
         self, rng: np.random.Generator, count: int, rank: int = 0, world: int = 1
     ) -> Drawn:
         """Arguments of `MeaningClassifier`: of `count` sentences, the share of process `rank`."""
-        kinds = rng.integers(len(self.learned), size=count)[rank::world]
-        chance = rng.random(count)[rank::world]
-        rows = [self.learned[k][int(c * len(self.learned[k]))] for k, c in zip(kinds, chance)]
+        kinds = rng.choice(len(self.learned), count, p=self.chance)[rank::world]
+        places = rng.random(count)[rank::world]
+        rows = [self.learned[k][int(p * len(self.learned[k]))] for k, p in zip(kinds, places)]
         return self._rows(rows, len(rows) * world / count)
 
     def all_held(self) -> Drawn:
