@@ -14,6 +14,8 @@ from deer_ros.model.schema import from_dict
 PARTS = ("tower", "resampler", "embedding", "cross_attention", "blocks")
 """Parts of a model besides its heads, which are always trained."""
 TRAINED_FROM_NOTHING = ("embedding", "cross_attention", "blocks")
+TRAINED_TO_SEE = ("cross_attention",)
+"""What learns where layers know words: they would forget them, few of which are demonstrated."""
 FINE_TUNED = ("resampler", "embedding", "cross_attention")
 """What the original trains of a model that knows something already."""
 PRECISIONS = ("float32", "bfloat16")
@@ -71,7 +73,8 @@ class PolicyPhase:
     the original.
     cosine: learning rate falls to a twentieth over the phase; else it stays.
     trained: parts of the model that learn in the joint phase, of `PARTS`; null: the decoder
-    (`TRAINED_FROM_NOTHING`), or as in the original (`FINE_TUNED`) with `start_from`.
+    (`TRAINED_FROM_NOTHING`), its cross-attention alone (`TRAINED_TO_SEE`) after a language phase,
+    or as in the original (`FINE_TUNED`) with `start_from`.
     shift_px: the static and the gripper camera's pictures are moved by up to so many pixels, each
     by itself. While neither the tower nor the resampler learns and nothing moves, every picture is
     encoded once; else again in every step.
@@ -214,7 +217,9 @@ class TrainingConfig:
         """Parts that learn in the joint phase, besides the heads."""
         if self.policy.trained is not None:
             return self.policy.trained
-        return TRAINED_FROM_NOTHING if self.start_from is None else FINE_TUNED
+        if self.start_from is not None:
+            return FINE_TUNED
+        return TRAINED_TO_SEE if self.language.steps else TRAINED_FROM_NOTHING
 
     @classmethod
     def load(cls, path: str | Path, changes: Sequence[str] = ()) -> TrainingConfig:

@@ -1,7 +1,8 @@
 """The layers learn what words mean before they see a picture.
 
 Small language models have no pretraining to start from. Telling from an instruction alone what it
-means gives them one; every exit is asked, so that each layer understands as much as it can.
+means gives them one; every exit is asked, so that each layer understands as much as it can. Gates
+of cross-attention are closed meanwhile, and open as the layers learn to see (Alayrac et al. 2022).
 """
 
 from __future__ import annotations
@@ -43,8 +44,9 @@ class MeaningClassifier(nn.Module):
         return {"meaning": share * loss}
 
     def learned(self) -> list[nn.Parameter]:
-        """Of the embedding, the layers and the read-outs."""
-        parts = (self.model.embedding, self.model.layers, self.read_outs)
+        """Of the embedding, the layers' own blocks and the read-outs."""
+        blocks = [layer.block for layer in self.model.layers]
+        parts = (self.model.embedding, *blocks, self.read_outs)
         return [parameter for part in parts for parameter in part.parameters()]
 
 

@@ -31,7 +31,7 @@ from deer_ros.training.phases import Draw, Held, PhaseRunner, Report
 from deer_ros.training.policy_phase import MultiExitTraining
 from deer_ros.training.practice_phase import OutcomeBatches, PracticeTraining, split
 from deer_ros.training.shift import shifted
-from deer_ros.training.start import model_from, new_model
+from deer_ros.training.start import model_from, new_model, open_gates
 from deer_ros.training.trainer import Schedule
 from deer_ros.training.vision_phase import StateBatches, StateRegressor, cache_latents
 from deer_ros.training.windows import Look, WindowBatches
@@ -102,12 +102,15 @@ class TrainingRun:
             start = new_model(model_config, self.frames, learned, said, config.seed)
         self.start = start
         self.model = start.model.to(self.accelerator.device)
+        self.knows_words = start.pretrained or config.language.steps > 0
 
     def __call__(self) -> Path:
         """Train what is not trained yet; the model directory."""
         if not self.start.pretrained:
             self._train_vision()
             self._train_language()
+        if not self.knows_words:
+            open_gates(self.model)
         torch.manual_seed(self.config.seed)
         training = MultiExitTraining(self.model, self.config.policy, self.start.pretrained)
         self._train_policy(training)

@@ -36,7 +36,7 @@ class Start:
 def new_model(
     config: DeerConfig, frames: Frames, learned: np.ndarray, sentences: Collection[str], seed: int
 ) -> Start:
-    """Random weights, and a tokenizer of the words of the instructions and of `sentences`.
+    """Random weights, closed gates, a tokenizer of all words in the instructions and `sentences`.
 
     Where `config` does not say how proprioception is normalised, the frames that are `learned` do.
     Raises ValueError where the vocabulary is too small.
@@ -54,7 +54,6 @@ def new_model(
         config = config.replace(proprioception=normalisation)
     torch.manual_seed(seed)
     model = DeerModel(config)
-    _open_gates(model)
     preprocessor = Preprocessor(config.vision.image_size, MEAN, STD)
     return Start(model, preprocessor, PromptEncoder(tokenizer, prompt), pretrained=False)
 
@@ -76,7 +75,7 @@ def _normalisation(config: ProprioceptionConfig, sensed: np.ndarray) -> Proprioc
     )
 
 
-def _open_gates(model: DeerModel) -> None:
+def open_gates(model: DeerModel) -> None:
     """Let a model trained from nothing see the pictures from its first step.
 
     Closed gates protect a language model that knows something already.

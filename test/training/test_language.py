@@ -115,6 +115,17 @@ def test_the_vision_part_does_not_learn_from_words(tmp_path):
             assert torch.equal(values, seen[name]), name
 
 
+def test_what_layers_know_of_words_stays_as_they_learn_to_see(tmp_path):
+    trained, _ = run(tmp_path)
+    known = torch.load(tmp_path / "language.pt", weights_only=True)["module"]
+    model = trained.model.state_dict()
+    kept = [name for name in model if name.startswith("embedding.") or ".block." in name]
+    assert {f"model.{name}" for name in kept} == {k for k in known if k.startswith("model.")}
+    assert all(torch.equal(model[name], known[f"model.{name}"]) for name in kept)
+    gates = [values for name, values in model.items() if name.endswith("attention_gate")]
+    assert all(0 < abs(float(gate)) < 0.5 for gate in gates)
+
+
 def test_a_phase_without_sentences_is_refused_before_anything_is_trained(tmp_path):
     asked = dataclasses.replace(config(), language=LanguagePhase(steps=2))
     with pytest.raises(ValueError, match=r"language\.steps asks for instructions"):
