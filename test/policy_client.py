@@ -39,6 +39,7 @@ from deer_ros.nodes.stamps import to_time
 
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 MANY = QoSProfile(depth=1000)
+ASKED_AGAIN = 4
 WAIT_S = 60.0
 GRACE_S = 5.0
 PERIOD_S = 0.05
@@ -216,7 +217,12 @@ class PolicyClient:
         return self.call(DescribeParameters, "deer/describe_parameters", request).descriptors[0]
 
     def state(self) -> str:
-        return self.call(GetState, "deer/get_state", GetState.Request()).current_state.label
+        """Asked again where no answer comes: a node drops one if it has not found the asker yet."""
+        name, asked = "deer/get_state", GetState.Request()
+        for _ in range(ASKED_AGAIN):
+            with contextlib.suppress(AssertionError):
+                return self.call(GetState, name, asked, WAIT_S / ASKED_AGAIN).current_state.label
+        return self.call(GetState, name, asked).current_state.label
 
     def change_state(self, transition: str | int) -> bool:
         """transition: its label, or its number as `ros2 lifecycle set` sends it."""
