@@ -39,7 +39,7 @@ from deer_ros.nodes.stamps import to_time
 
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 MANY = QoSProfile(depth=1000)
-ASKED_AGAIN = 4
+TIMES_ASKED = 4
 WAIT_S = 60.0
 GRACE_S = 5.0
 PERIOD_S = 0.05
@@ -218,11 +218,11 @@ class PolicyClient:
 
     def state(self) -> str:
         """Asked again where no answer comes: a node drops one if it has not found the asker yet."""
-        name, asked = "deer/get_state", GetState.Request()
-        for _ in range(ASKED_AGAIN):
+        name, asked, each_s = "deer/get_state", GetState.Request(), WAIT_S / TIMES_ASKED
+        for _ in range(TIMES_ASKED - 1):
             with contextlib.suppress(AssertionError):
-                return self.call(GetState, name, asked, WAIT_S / ASKED_AGAIN).current_state.label
-        return self.call(GetState, name, asked).current_state.label
+                return self.call(GetState, name, asked, each_s).current_state.label
+        return self.call(GetState, name, asked, each_s).current_state.label
 
     def change_state(self, transition: str | int) -> bool:
         """transition: its label, or its number as `ros2 lifecycle set` sends it."""

@@ -39,7 +39,7 @@ class VisionPhase:
 
 @dataclass(frozen=True)
 class LanguagePhase:
-    """Embedding and layers learn to tell from an instruction alone what it means.
+    """Embedding and decoder blocks learn to tell from an instruction alone what it means.
 
     It stands in for a pretrained language model; `steps: 0` leaves it out. tasks: of the simulator,
     whose instructions are learned; empty, those that demonstrations are collected of.

@@ -258,6 +258,5 @@ class TrainingRun:
         return torch.from_numpy(normalised).to(self.accelerator.device)
 
 
-
 def _layout(config: DeerConfig) -> tuple[str, ...]:
     return () if config.proprioception is None else config.proprioception.layout
