@@ -42,7 +42,8 @@ class LanguagePhase:
     """Embedding and decoder blocks learn to tell from an instruction alone what it means.
 
     It stands in for a pretrained language model; `steps: 0` leaves it out. tasks: of the simulator,
-    whose instructions are learned; empty, those that demonstrations are collected of.
+    whose instructions are learned, and are paraphrases; empty, those that demonstrations are
+    collected of.
     batch_sentences: of all processes together. precision: as in the policy phase.
     """
 
@@ -69,8 +70,9 @@ class PolicyPhase:
     auxiliary heads, one at every exit; 0 trains without them. constant_exit_weight: of the shared
     head's loss along every exit taken constantly, beside the two random samplings (0: as in the
     original). episodes_alike: every episode is drawn equally often, whatever its length; else every
-    window, as in the original. decay_gated_only: weight decay on gated cross-attention alone, as in
-    the original.
+    window, as in the original.
+    paraphrases: a window is told any instruction of the meaning of its own, of `language.tasks`.
+    decay_gated_only: weight decay on gated cross-attention alone, as in the original.
     cosine: learning rate falls to a twentieth over the phase; else it stays.
     trained: parts of the model that learn in the joint phase, of `PARTS`; null: the decoder
     (`TRAINED_FROM_NOTHING`), its cross-attention alone (`TRAINED_TO_SEE`) after a language phase,
@@ -100,6 +102,7 @@ class PolicyPhase:
     auxiliary_weight: float = 1.0
     constant_exit_weight: float = 0.0
     episodes_alike: bool = False
+    paraphrases: bool = False
     trained: tuple[str, ...] | None = None
     shift_px: tuple[int, ...] = (0, 0)
     precision: str = "float32"

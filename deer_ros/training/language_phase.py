@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from deer_ros.model.deer import DeerModel
+from deer_ros.training.instructions import padded
 from deer_ros.training.policy_phase import pooled
-from deer_ros.training.windows import padded
 
 
 class MeaningClassifier(nn.Module):

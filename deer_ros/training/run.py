@@ -26,6 +26,7 @@ from deer_ros.training.config import TrainingConfig
 from deer_ros.training.dataset import Needs, OnBad, load_frames, split_episodes
 from deer_ros.training.evaluation import Evaluate, Evaluations
 from deer_ros.training.gate_phase import GateTraining
+from deer_ros.training.instructions import Instructions, paraphrases_of
 from deer_ros.training.language_phase import MeaningClassifier, Sentences
 from deer_ros.training.phases import Draw, Held, PhaseRunner, Report
 from deer_ros.training.policy_phase import MultiExitTraining
@@ -47,9 +48,9 @@ class TrainingRun:
     """One run in `folder`, from what `episodes` yields; `report` hears of every logged step.
 
     on_bad: hears of episodes that cannot be trained on, which are left out then; None: they are
-    refused. evaluate: what `config.evaluation` asks for now and then. sentences: what
-    `config.language` learns, instructions and their meanings, of every kind of them. practise: what
-    `config.practice` asks for, needed where the model's gate guesses success.
+    refused. evaluate: what `config.evaluation` asks for now and then. sentences: instructions and
+    their meanings, kind by kind, for `config.language` and `config.policy.paraphrases`. practise:
+    what `config.practice` asks for, needed where the model's gate guesses success.
     """
 
     def __init__(
@@ -90,15 +91,15 @@ class TrainingRun:
                 "simulator, and there is none here; set practice.steps to 0, or use a gate that "
                 "guesses distance."
             )
-        if config.language.steps and not sentences:
+        if (config.language.steps or config.policy.paraphrases) and not sentences:
             raise ValueError(
-                "language.steps asks for instructions to learn the meaning of, and none are given; "
-                "set it to 0."
+                "language.steps and policy.paraphrases ask for instructions and their meanings, "
+                "and none are given; set them to 0 and to false."
             )
         self.training, self.validation = split_episodes(count, config.holdout, config.seed)
         if start is None:
             learned = self.frames.windows(self.training, 1)
-            said = {text for kind in sentences for text in kind} if config.language.steps else set()
+            said = {text for kind in sentences for text in kind}
             start = new_model(model_config, self.frames, learned, said, config.seed)
         self.start = start
         self.model = start.model.to(self.accelerator.device)
@@ -234,20 +235,27 @@ class TrainingRun:
     ) -> WindowBatches:
         """Batches of windows of `episodes`; whole: not this process's share, but all of them."""
         frames, phase, config = self.frames, self.config.policy, self.model.config
-        encode = self.start.prompts.encode
         sensed = config.proprioception
         return WindowBatches(
             frames,
             look,
-            {text: encode(text) for text in set(frames.instructions)},
+            self._instructions(phase.paraphrases and not whole),
             episodes,
             window,
-            config.prompt.padding_token,
             phase.episodes_alike,
             len(config.exit_layers),
             None if sensed is None else scaled(sensed, frames.proprioception),
             (0, 0) if whole else phase.shift_px,
             *((0, 1) if whole else self.phases.rank_and_world),
+        )
+
+    def _instructions(self, paraphrases: bool) -> Instructions:
+        texts = self.frames.instructions
+        return Instructions(
+            texts,
+            self.start.prompts.encode,
+            self.model.config.prompt.padding_token,
+            paraphrases_of(set(texts), self.sentences) if paraphrases else {},
         )
 
     def _save(self, folder: Path) -> None:

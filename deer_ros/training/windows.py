@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from deer_ros.training.dataset import Frames
+from deer_ros.training.instructions import Instructions
 from deer_ros.training.sampling import both_samplings
 from deer_ros.training.shift import cuts_of
 
@@ -46,16 +47,15 @@ Look = Callable[[np.ndarray, np.ndarray], Tensor]
 
 
 class WindowBatches:
-    """Windows over frames, with the prompts of their episodes, for process `rank` of `world`."""
+    """Windows over frames, with what their episodes are told, for process `rank` of `world`."""
 
     def __init__(
         self,
         frames: Frames,
         look: Look,
-        prompts: dict[str, np.ndarray],
+        instructions: Instructions,
         episodes: np.ndarray,
         window: int,
-        padding_token: int,
         episodes_alike: bool = False,
         exits: int = 1,
         proprioception: np.ndarray | None = None,
@@ -65,6 +65,7 @@ class WindowBatches:
     ) -> None:
         self.look, self.window, self.exits, self.shift_px = look, window, exits, shift_px
         self.rank, self.world = rank, world
+        self.instructions = instructions
         self.starts = frames.windows(episodes, window)
         self.actions = torch.from_numpy(frames.actions)
         self.sensed = None if proprioception is None else torch.from_numpy(proprioception)
@@ -76,23 +77,22 @@ class WindowBatches:
                 self.episode_of[self.starts], return_inverse=True, return_counts=True
             )
             self.chance = 1 / (len(windows) * windows[whose])
-        rows = [prompts[text] for text in frames.instructions]
-        self.ids, self.masks = padded(rows, padding_token)
 
     def draw(self, rng: np.random.Generator, count: int) -> Batch:
         """This process's part of `count` windows, each start, or each episode, equally likely."""
         starts = rng.choice(self.starts, size=(count, 1), p=self.chance)
         samplings = both_samplings(rng, count, self.window, self.exits)
         cuts = cuts_of(rng, (count, self.window), self.shift_px)
+        said = self.instructions.draw(rng, self.episode_of[starts[:, 0]])
         frames = starts + np.arange(self.window)
         last = self.ends[self.episode_of[starts]] - 1
         valid = frames <= last
         mine = slice(self.rank, None, self.world)
         flat = np.minimum(frames, last)[mine].reshape(-1)
-        episodes = torch.from_numpy(self.episode_of[flat])
+        rows = torch.from_numpy(said[mine].repeat(self.window))
         return Batch(
-            ids=self.ids[episodes],
-            masks=self.masks[episodes],
+            ids=self.instructions.ids[rows],
+            masks=self.instructions.masks[rows],
             vision=self.look(flat, cuts[mine].reshape(-1, 2, 2)),
             proprioception=None if self.sensed is None else self.sensed[flat],
             actions=self.actions[flat].unflatten(0, (-1, self.window)),
@@ -100,11 +100,3 @@ class WindowBatches:
             samplings=tuple(exits[mine] for exits in samplings),
             share=float(valid[mine].sum() * self.world / valid.sum()),
         )
-
-
-def padded(prompts: Sequence[np.ndarray], padding_token: int) -> tuple[Tensor, Tensor]:
-    """Prompts (L,) of any length -> token ids (N, longest), and masks, False at their padding."""
-    longest = max(map(len, prompts))
-    ids = [np.pad(p, (0, longest - len(p)), constant_values=padding_token) for p in prompts]
-    masks = [np.arange(longest) < len(prompt) for prompt in prompts]
-    return torch.from_numpy(np.stack(ids)), torch.from_numpy(np.stack(masks))

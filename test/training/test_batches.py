@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from deer_ros.training.dataset import Frames
+from deer_ros.training.instructions import Instructions
 from deer_ros.training.windows import WindowBatches
 
 LENGTHS = (5, 40, 12)
@@ -19,13 +20,13 @@ def batches(**how) -> WindowBatches:
         starts=np.concatenate([[0], np.cumsum(LENGTHS)]),
         instructions=("a",) * len(LENGTHS),
     )
-    prompts = {"a": np.array([1, 2, 3])}
+    instructions = Instructions(frames.instructions, lambda text: np.array([1, 2, 3]), 0, {})
 
     def look(numbers, cuts):
         return torch.zeros(len(numbers), 2, 4)
 
     return WindowBatches(
-        frames, look, prompts, np.arange(len(LENGTHS)), 12, 0, **how
+        frames, look, instructions, np.arange(len(LENGTHS)), 12, **how
     )
 
 
