@@ -64,8 +64,7 @@ class PolicyPhase:
     """Layers and heads learn the expert's actions on windows of an episode.
 
     steps: joint phase; head_steps: the heads alone, on frozen layers. window: steps of a window.
-    batch_windows: of all processes together. frame_steps: before the joint phase, on as many frames
-    in a batch, but each from a window of its own: many more episodes, and instructions, at once.
+    batch_windows: of all processes together.
     gripper_weight: of the gripper's loss beside the pose's. auxiliary_weight: of the losses of the
     auxiliary heads, one at every exit; 0 trains without them. constant_exit_weight: of the shared
     head's loss along every exit taken constantly, beside the two random samplings (0: as in the
@@ -86,7 +85,6 @@ class PolicyPhase:
     makes it bad data.
     """
 
-    frame_steps: int = 0
     steps: int = 2000
     head_steps: int = 0
     batch_windows: int = 16

@@ -160,15 +160,12 @@ class TrainingRun:
     def _train_policy(self, training: MultiExitTraining) -> None:
         phase, look = self.config.policy, self._look()
         joint = training.groups(self.config.trained_parts)
-        frames = phase.batch_windows * phase.window
-        for name, steps, window, count, groups in (
-            ("frames", phase.frame_steps, 1, frames, joint),
-            ("policy", phase.steps, phase.window, phase.batch_windows, joint),
-            ("heads", phase.head_steps, phase.window, phase.batch_windows,
-             [training.head_group()]),
+        for name, steps, groups in (
+            ("policy", phase.steps, joint),
+            ("heads", phase.head_steps, [training.head_group()]),
         ):
             self.phases.train(
-                name, training, groups, *self._windows(look, window, count),
+                name, training, groups, *self._windows(look, phase.batch_windows),
                 Schedule(steps, phase.warmup_steps, phase.cosine),
                 phase.gradient_clip, phase.precision,
             )
@@ -177,7 +174,7 @@ class TrainingRun:
         phase = self.config.gate
         self.phases.train_part(
             "gate", phase, GateTraining(self.model), list(self.model.head.gate.parameters()),
-            *self._windows(self._look(), self.config.policy.window, phase.batch_windows),
+            *self._windows(self._look(), phase.batch_windows),
         )
 
     def _practise(self, gate: SuccessGate) -> None:
@@ -221,17 +218,17 @@ class TrainingRun:
                 self.report("latents", 1, 1, {})
         return torch.from_numpy(np.load(file))
 
-    def _windows(self, look: Look, window: int, count: int) -> tuple[Draw, Held]:
+    def _windows(self, look: Look, count: int) -> tuple[Draw, Held]:
         """Batches of `count` windows to learn from; and one, always the same, to validate on."""
-        batches = self._batches(look, self.training, window)
-        held = self._batches(look, self.validation, window, whole=True)
+        batches = self._batches(look, self.training)
+        held = self._batches(look, self.validation, whole=True)
         return (
             lambda rng: (batches.draw(rng, count),),
             lambda: (held.draw(np.random.default_rng(0), count),),
         )
 
     def _batches(
-        self, look: Look, episodes: np.ndarray, window: int, whole: bool = False
+        self, look: Look, episodes: np.ndarray, whole: bool = False
     ) -> WindowBatches:
         """Batches of windows of `episodes`; whole: not this process's share, but all of them."""
         frames, phase, config = self.frames, self.config.policy, self.model.config
@@ -241,7 +238,7 @@ class TrainingRun:
             look,
             self._instructions(phase.paraphrases and not whole),
             episodes,
-            window,
+            phase.window,
             phase.episodes_alike,
             len(config.exit_layers),
             None if sensed is None else scaled(sensed, frames.proprioception),

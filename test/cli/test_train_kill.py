@@ -37,7 +37,7 @@ def setting(tmp_path_factory) -> tuple[Path, Path]:
     (folder / "run.yaml").write_text(yaml.safe_dump({
         "model": to_dict(tiny_config()),
         "vision": {"steps": 4, "batch_frames": 5, "warmup_steps": 1, "shift_px": 2},
-        "policy": {"frame_steps": 9, "steps": STEPS, "head_steps": 5, "batch_windows": 4,
+        "policy": {"steps": STEPS, "head_steps": 5, "batch_windows": 4,
                    "window": 4, "warmup_steps": 2},
         "holdout": 0.2, "log_every_steps": 1, "checkpoint_every_steps": 7,
     }))

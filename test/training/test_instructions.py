@@ -68,8 +68,8 @@ def run(folder, heard: Recorder) -> TrainingRun:
 
 def test_every_step_of_a_window_is_told_the_same(tmp_path):
     trained = run(tmp_path, Recorder())
-    batch, = trained._windows(trained._look(), 12, 16)[0](np.random.default_rng(0))
-    told = batch.ids.unflatten(0, (16, 12))
+    batch, = trained._windows(trained._look(), 16)[0](np.random.default_rng(0))
+    told = batch.ids.unflatten(0, (16, 4))
     assert bool((told == told[:, :1]).all())
     # Three that mean open, and to close the drawer.
     assert len({tuple(row.tolist()) for row in told[:, 0]}) == 4
@@ -77,7 +77,7 @@ def test_every_step_of_a_window_is_told_the_same(tmp_path):
 
 def test_validation_is_told_what_was_said(tmp_path):
     trained = run(tmp_path, Recorder())
-    held = trained._batches(trained._look(), trained.validation, 12, whole=True)
+    held = trained._batches(trained._look(), trained.validation, whole=True)
     assert held.instructions.others == {}
 
 

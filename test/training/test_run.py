@@ -14,15 +14,14 @@ from deer_ros.observation import Observation
 from deer_ros.policy import DeerPolicy
 from deer_ros.training.config import TrainingConfig
 from deer_ros.training.run import TrainingRun
-from deer_ros.training.windows import WindowBatches
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_killed_run_goes_on_with_the_losses_of_one_that_was_not(tmp_path, precision):
-    whole, setting = Recorder(), config(precision=precision, frame_steps=3)
+    whole, setting = Recorder(), config(precision=precision)
     TrainingRun(setting, made_up_episodes(), tmp_path / "whole", whole)()
     resumed: dict = {}
-    for stop in (("vision", 3), ("frames", 2), ("policy", 3), ("heads", 1), None):
+    for stop in (("vision", 3), ("policy", 3), ("heads", 1), None):
         recorder = Recorder(stop)
         try:
             TrainingRun(setting, made_up_episodes(), tmp_path / "killed", recorder)()
@@ -83,29 +82,10 @@ def test_the_head_phase_leaves_the_layers_as_they_were(tmp_path):
         assert same != name.startswith("head."), name
 
 
-def test_single_frames_come_first_and_the_windows_go_on_from_them(tmp_path):
-    recorder = Recorder()
-    run = TrainingRun(config(frame_steps=4, head_steps=0), made_up_episodes(), tmp_path, recorder)
-    drawn = []
-    draw = WindowBatches.draw
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(WindowBatches, "draw", lambda *args: drawn.append(draw(*args)) or drawn[-1])
-        run()
-    phases = list(dict.fromkeys(phase for phase, _ in recorder.lines))
-    assert phases == ["vision", "latents", "frames", "policy"]
-    shapes = list(dict.fromkeys(tuple(batch.actions.shape) for batch in drawn))
-    assert shapes == [(8, 1, 7), (2, 4, 7)]
-    frames, policy = (
-        torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("frames", "policy")
-    )
-    assert (frames["step"], policy["step"]) == (4, 6)
-    assert frames["module"].keys() == policy["module"].keys()
-
-
 def test_what_follows_the_end_of_a_short_episode_is_not_learned(tmp_path):
     short = TrainingRun(config(), made_up_episodes(steps=3), tmp_path, Recorder())
     short()
-    batch = short._batches(short._look(), short.training, 4).draw(np.random.default_rng(0), 16)
+    batch = short._batches(short._look(), short.training).draw(np.random.default_rng(0), 16)
     assert batch.valid.shape == (16, 4)
     assert batch.valid.sum(dim=1).tolist() == [3] * 16
 
