@@ -41,9 +41,9 @@ class VisionPhase:
 class LanguagePhase:
     """Embedding and decoder blocks learn to tell from an instruction alone what it means.
 
-    It stands in for a pretrained language model; `steps: 0` leaves it out. tasks: of the simulator,
-    whose instructions are learned, and are paraphrases; empty, those that demonstrations are
-    collected of.
+    It stands in for a pretrained language model; `steps: 0` leaves it out.
+    tasks: of the simulator, whose instructions are learned here, and are `policy.paraphrases`;
+    empty, those that demonstrations are collected of.
     batch_sentences: of all processes together. precision: as in the policy phase.
     """
 
