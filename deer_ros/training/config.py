@@ -63,8 +63,9 @@ class LanguagePhase:
 class PolicyPhase:
     """Layers and heads learn the expert's actions on windows of an episode.
 
-    steps: joint phase; head_steps: the heads alone, on frozen layers. window: steps of a window.
-    batch_windows: of all processes together.
+    steps: joint phase. thawed_steps: after it, what was frozen of the decoder learns as well, all
+    at `thawed_learning_rate`. head_steps: the heads alone, on frozen layers. window: steps of a
+    window. batch_windows: of all processes together.
     gripper_weight: of the gripper's loss beside the pose's. auxiliary_weight: of the losses of the
     auxiliary heads, one at every exit; 0 trains without them. constant_exit_weight: of the shared
     head's loss along every exit taken constantly, beside the two random samplings (0: as in the
@@ -72,7 +73,7 @@ class PolicyPhase:
     window, as in the original.
     paraphrases: a window is told any instruction of the meaning of its own, of `language.tasks`.
     decay_gated_only: weight decay on gated cross-attention alone, as in the original.
-    cosine: learning rate falls to a twentieth over the phase; else it stays.
+    cosine: learning rate falls to a twentieth over each of these phases; else it stays.
     trained: parts of the model that learn in the joint phase, of `PARTS`; null: the decoder
     (`TRAINED_FROM_NOTHING`), its cross-attention alone (`TRAINED_TO_SEE`) after a language phase,
     or as in the original (`FINE_TUNED`) with `start_from`.
@@ -86,11 +87,13 @@ class PolicyPhase:
     """
 
     steps: int = 2000
+    thawed_steps: int = 0
     head_steps: int = 0
     batch_windows: int = 16
     window: int = 12
     learning_rate: float = 1e-3
     head_learning_rate: float = 1e-3
+    thawed_learning_rate: float = 3e-4
     weight_decay: float = 0.05
     decay_gated_only: bool = True
     warmup_steps: int = 200

@@ -91,12 +91,13 @@ class MultiExitTraining(nn.Module):
             losses[f"{name}_pose"], losses[f"{name}_gripper"] = weight * pose, weight * gripper
         return losses
 
-    def groups(self, parts: Collection[str]) -> list[dict]:
+    def groups(self, parts: Collection[str], learning_rate: float | None = None) -> list[dict]:
         """Parameter groups of the optimiser for the joint phase; the last one is `head_group`.
 
-        parts: those of the model that learn, besides its heads. Weight decay is where the original
-        has it: on the matrices of the gated cross-attention. (There it is also on one norm in each,
-        which the rule that picks by name lets through.)
+        parts: those of the model that learn, besides its heads. learning_rate: of all; None: those
+        of the phase. Weight decay is where the original has it: on the matrices of the gated
+        cross-attention. (There it is also on one norm in each, which the rule that picks by name
+        lets through.)
         """
         phase = self.phase
         decayed, plain = [], []
@@ -106,17 +107,18 @@ class MultiExitTraining(nn.Module):
                 continue
             gated = part == "cross_attention" or not phase.decay_gated_only
             (decayed if parameter.ndim >= 2 and gated else plain).append(parameter)
-        rate = phase.learning_rate
+        rate = phase.learning_rate if learning_rate is None else learning_rate
         return [
             {"params": decayed, "lr": rate, "weight_decay": phase.weight_decay},
             {"params": plain, "lr": rate, "weight_decay": 0.0},
-            self.head_group(),
+            self.head_group(learning_rate),
         ]
 
-    def head_group(self) -> dict:
+    def head_group(self, learning_rate: float | None = None) -> dict:
         """The heads, shared and auxiliary, without the gate: what learns in the head-only phase."""
         heads = [p for name, p in self.named_parameters() if _part_of(name) == "head"]
-        return {"params": heads, "lr": self.phase.head_learning_rate, "weight_decay": 0.0}
+        rate = self.phase.head_learning_rate if learning_rate is None else learning_rate
+        return {"params": heads, "lr": rate, "weight_decay": 0.0}
 
 
 def features_of(model: DeerModel, batch: Batch) -> Tensor:

@@ -40,10 +40,10 @@ def classifier_of(learned: Sentences) -> MeaningClassifier:
     return MeaningClassifier(model, len(learned.meanings))
 
 
-def run(folder: Path, steps: int = 4, stop_at=None) -> tuple[TrainingRun, Recorder]:
+def run(folder: Path, steps: int = 4, stop_at=None, **policy) -> tuple[TrainingRun, Recorder]:
     heard = Recorder(stop_at)
     asked = dataclasses.replace(
-        config(), language=LanguagePhase(steps=steps, batch_sentences=8, warmup_steps=1)
+        config(**policy), language=LanguagePhase(steps=steps, batch_sentences=8, warmup_steps=1)
     )
     said = [{"open it": "open", "draw it open": "open"}, {"close it": "close"}]
     started = TrainingRun(asked, made_up_episodes(), folder, heard, sentences=said)
@@ -124,6 +124,15 @@ def test_what_layers_know_of_words_stays_as_they_learn_to_see(tmp_path):
     assert all(torch.equal(model[name], known[f"model.{name}"]) for name in kept)
     gates = [values for name, values in model.items() if name.endswith("attention_gate")]
     assert all(0 < abs(float(gate)) < 0.5 for gate in gates)
+
+
+def test_layers_that_can_see_may_be_thawed(tmp_path):
+    trained, heard = run(tmp_path, thawed_steps=2)
+    assert ("thawed", 2) in heard.lines
+    known = torch.load(tmp_path / "language.pt", weights_only=True)["module"]
+    model = trained.model.state_dict()
+    thawed = [name for name in model if ".block." in name and model[name].ndim >= 2]
+    assert thawed and not any(torch.equal(model[n], known[f"model.{n}"]) for n in thawed)
 
 
 def test_a_phase_without_sentences_is_refused_before_anything_is_trained(tmp_path):
