@@ -25,6 +25,8 @@ FIRST_BLOCKS = 2
 """Of a task. Where no episode of them failed, more would teach nothing new."""
 FIRST_NUMBER = 10_000_000
 """Layouts are numbered from here on: past those of demonstrations, which a policy may know well."""
+FULL_DEPTH_BEFORE = 1 / 3
+"""Share of the episodes that begin along full depth: what it understood, shallow exits remember."""
 AT_FULL_DEPTH = 0.2
 """Share of the episodes that end along full depth."""
 AT_ONCE = 1 / 3
@@ -56,8 +58,9 @@ class Plan:
 
     @classmethod
     def drawn(cls, rng: np.random.Generator, exits: Sequence[int], max_steps: int) -> Plan:
-        """At random: the n-th exit 1/n as often as the first."""
-        before = _drawn(rng, exits)
+        """At random: of the exits before full depth, the n-th 1/n as often as the first."""
+        from_full = rng.random() < FULL_DEPTH_BEFORE
+        before = exits[-1] if from_full else _drawn(rng, exits[:-1])
         latest = max(1, round(LONGEST_BEFORE * max_steps))
         switch = 0 if rng.random() < AT_ONCE else int(rng.integers(1, latest + 1))
         to_full = rng.random() < AT_FULL_DEPTH

@@ -31,8 +31,10 @@ def test_plans_change_from_any_exit_to_any_and_mostly_to_shallow_ones():
     assert {plan.before for plan in plans} == {plan.then for plan in plans} == set(exits)
     assert min(plan.switch for plan in plans) == 0
     assert max(plan.switch for plan in plans) == 24
-    shares = [np.mean([plan.then == layer for plan in plans]) for layer in exits]
-    assert shares[0] > shares[1] > shares[2] and shares[3] == pytest.approx(0.2, abs=0.03)
+    for part, full in (("then", 0.2), ("before", 1 / 3)):
+        shares = [np.mean([getattr(plan, part) == layer for plan in plans]) for layer in exits]
+        assert shares[0] > shares[1] > shares[2], part
+        assert shares[3] == pytest.approx(full, abs=0.03), part
 
 
 def test_a_model_with_two_exits_practises_too():
