@@ -274,10 +274,11 @@ def success_table(summaries: Sequence[Summary]):
     """Success per task and over all, and what a step costs; a column per setting."""
     from deer_ros.report.tables import table
 
-    tasks = [success.task for success in summaries[0].tasks]
-    found = [{success.task: success for success in s.tasks} for s in summaries]
+    rates = [{success.task: success.rate for success in s.tasks} for s in summaries]
+    # An evaluation that was stopped has tasks that not every setting has begun.
     rows = [
-        [task, *(interval(successes[task].rate) for successes in found)] for task in tasks
+        [task, *(interval(of[task]) if task in of else "" for of in rates)]
+        for task in dict.fromkeys(task for of in rates for task in of)
     ]
     rows.append(["mean over tasks", *(interval(s.success) for s in summaries)])
     rows.append(["episodes", *(str(s.episodes) for s in summaries)])

@@ -267,6 +267,17 @@ def test_settings_are_compared_in_pairs(results, tmp_path, capsys):
     assert "-50.0 [" in table and "2.00 x" in table
 
 
+def test_an_evaluation_that_was_stopped_is_compared_as_far_as_it_went(results, tmp_path, capsys):
+    begun = [line for line in lines(results) if line["kind"] != "episode"
+             or line["setting"] == "own thresholds" or line["task"] == TASK]  # fmt: skip
+    file = tmp_path / "stopped.jsonl"
+    file.write_text("".join(json.dumps(line) + "\n" for line in begun))
+    assert main(["compare", str(file)]) == 0
+    table = capsys.readouterr().out
+    cells = {row.split()[0]: row.count("[") for row in table.splitlines() if "[" in row}
+    assert cells[TASK] == 4 and cells["ball-red"] == 1
+
+
 def test_two_models_are_compared_on_the_scenes_that_both_were_run_in(results, tmp_path, capsys):
     always = {name: lambda line: True for name in ("own thresholds", "exit 2", "exit 4")}
     first = with_outcomes(results, tmp_path / "a.jsonl", {**always, "full depth": lambda line: 1})
