@@ -71,6 +71,8 @@ class PolicyPhase:
     head's loss along every exit taken constantly, beside the two random samplings (0: as in the
     original). episodes_alike: every episode is drawn equally often, whatever its length; else every
     window, as in the original.
+    meaning_weight: of a loss that asks every exit, as in the language phase, what was meant, so
+    that layers do not forget it as they learn to act; 0: they keep still instead.
     paraphrases: a window is told any instruction of the meaning of its own, of `language.tasks`.
     decay_gated_only: weight decay on gated cross-attention alone, as in the original.
     cosine: learning rate falls to a twentieth over each of these phases; else it stays.
@@ -103,6 +105,7 @@ class PolicyPhase:
     auxiliary_weight: float = 1.0
     constant_exit_weight: float = 0.0
     episodes_alike: bool = False
+    meaning_weight: float = 0.0
     paraphrases: bool = False
     trained: tuple[str, ...] | None = None
     shift_px: tuple[int, ...] = (0, 0)
@@ -216,6 +219,13 @@ class TrainingConfig:
     checkpoint_every_steps: int = 100
     log_every_steps: int = 20
 
+    def __post_init__(self) -> None:
+        if self.policy.meaning_weight and (self.start_from or not self.language.steps):
+            raise ValueError(
+                f"policy.meaning_weight is {self.policy.meaning_weight}; it keeps what a language "
+                "phase taught, and there is none. Set language.steps, or leave the weight at 0."
+            )
+
     @property
     def trained_parts(self) -> tuple[str, ...]:
         """Parts that learn in the joint phase, besides the heads."""
@@ -223,7 +233,9 @@ class TrainingConfig:
             return self.policy.trained
         if self.start_from is not None:
             return FINE_TUNED
-        return TRAINED_TO_SEE if self.language.steps else TRAINED_FROM_NOTHING
+        if self.language.steps and not self.policy.meaning_weight:
+            return TRAINED_TO_SEE
+        return TRAINED_FROM_NOTHING
 
     @classmethod
     def load(cls, path: str | Path, changes: Sequence[str] = ()) -> TrainingConfig:

@@ -14,6 +14,15 @@ import torch
 from torch import Tensor
 
 
+def meanings_of(kinds: Sequence[Mapping[str, str]]) -> dict[str, int]:
+    """Numbers, from 0, of what instructions mean: kinds' meanings in alphabetical order.
+
+    kinds: of each, instructions and their meanings.
+    """
+    meanings = sorted({meant for kind in kinds for meant in kind.values()})
+    return {text: meanings.index(meant) for kind in kinds for text, meant in kind.items()}
+
+
 def paraphrases_of(
     texts: set[str], kinds: Sequence[Mapping[str, str]]
 ) -> dict[str, list[list[str]]]:
@@ -37,7 +46,9 @@ class Instructions:
 
     Every kind of paraphrase is equally likely, and within a kind every sentence.
     texts: one per episode. encode: text to token ids (L,). paraphrases: of `paraphrases_of`.
-    ids, masks: (sentences, longest), of all that may be said.
+    meanings: numbers of what instructions mean, where that is known.
+    ids, masks: (sentences, longest), of all that may be said. meant: (sentences,), their meanings,
+    -1 where unknown.
     """
 
     def __init__(
@@ -46,10 +57,12 @@ class Instructions:
         encode: Callable[[str], np.ndarray],
         padding_token: int,
         paraphrases: Mapping[str, Sequence[Sequence[str]]],
+        meanings: Mapping[str, int] | None = None,
     ) -> None:
         more = {said for kinds in paraphrases.values() for kind in kinds for said in kind}
         sentences = sorted(more.union(texts))
         self.ids, self.masks = padded([encode(text) for text in sentences], padding_token)
+        self.meant = torch.tensor([(meanings or {}).get(text, -1) for text in sentences])
         row = {text: number for number, text in enumerate(sentences)}
         self.rows = np.array([row[text] for text in texts])
         self.others = {

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from deer_ros.model.deer import DeerModel
-from deer_ros.training.instructions import padded
+from deer_ros.training.instructions import meanings_of, padded
+from deer_ros.training.losses import meaning_loss
 from deer_ros.training.policy_phase import pooled
 
 
@@ -39,9 +40,7 @@ class MeaningClassifier(nn.Module):
         nothing = self.model.embedding.weight.new_zeros(len(ids), 1, self.model.config.vision.width)
         prompt = self.model.read(ids, masks)
         features = pooled(self.model, prompt, nothing, masks)
-        scores = torch.stack([read(f) for read, f in zip(self.read_outs, features)])
-        loss = nn.functional.cross_entropy(scores.flatten(0, 1), meant.repeat(len(scores)))
-        return {"meaning": share * loss}
+        return {"meaning": share * meaning_loss(self.read_outs, features, meant)}
 
     def learned(self) -> list[nn.Parameter]:
         """Of the embedding, the layers' own blocks and the read-outs."""
@@ -70,10 +69,11 @@ class Sentences:
         holdout: float,
         seed: int,
     ) -> None:
+        numbers = meanings_of(kinds)
         self.meanings = sorted({meant for kind in kinds for meant in kind.values()})
-        said = [(number, *pair) for number, kind in enumerate(kinds) for pair in kind.items()]
-        self.ids, self.masks = padded([encode(text) for _, text, _ in said], padding_token)
-        self.meant = torch.tensor([self.meanings.index(meant) for *_, meant in said])
+        said = [(number, text) for number, kind in enumerate(kinds) for text in kind]
+        self.ids, self.masks = padded([encode(text) for _, text in said], padding_token)
+        self.meant = torch.tensor([numbers[text] for _, text in said])
         self.learned, self.held = [], []
         ways = np.sqrt([len(kind) for kind in kinds])
         self.chance = ways / ways.sum()

@@ -1,9 +1,11 @@
-"""Loss of one head's answers against the demonstrated actions."""
+"""Losses: of a head's answers against the demonstrated actions, of what an exit understood."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from deer_ros.model.action_head import HeadOutput
@@ -26,6 +28,18 @@ def action_loss(
     if valid is not None:
         pose, gripper = pose[valid], gripper[valid]
     return pose.mean(), gripper_weight * gripper.mean()
+
+
+def meaning_loss(read_outs: Iterable[nn.Module], features: Tensor, meant: Tensor) -> Tensor:
+    """Cross-entropy of what each exit says was meant, the mean over exits and N.
+
+    read_outs: of every exit, features to scores. features: (E, N, d). meant: (N,), numbers of
+    meanings; an unknown one, -1, costs nothing.
+    """
+    scores = torch.stack([read(exit) for read, exit in zip(read_outs, features)]).flatten(0, 1)
+    asked = meant.repeat(len(features))
+    total = functional.cross_entropy(scores, asked, ignore_index=-1, reduction="sum")
+    return total / len(asked)
 
 
 def split(output: HeadOutput, parts: int) -> list[HeadOutput]:

@@ -13,7 +13,7 @@ from deer_ros.model.action_head import ActionHead, HeadOutput, pool
 from deer_ros.model.deer import DeerModel
 from deer_ros.model.language import Prompt
 from deer_ros.training.config import PolicyPhase
-from deer_ros.training.losses import action_loss, gather_exits, split
+from deer_ros.training.losses import action_loss, gather_exits, meaning_loss, split
 from deer_ros.training.windows import Batch
 
 
@@ -24,9 +24,13 @@ class MultiExitTraining(nn.Module):
     its shared head, which has learned every exit; model directories do not hold the official ones.
     """
 
-    def __init__(self, model: DeerModel, phase: PolicyPhase, pretrained: bool = False) -> None:
+    def __init__(
+        self, model: DeerModel, phase: PolicyPhase, pretrained: bool = False,
+        read_outs: nn.ModuleList | None = None,
+    ) -> None:
         super().__init__()
         self.model = model
+        self.read_outs = read_outs
         self.phase = phase
         exits = model.config.exit_layers if phase.auxiliary_weight else ()
         width = model.config.language.width
@@ -42,6 +46,11 @@ class MultiExitTraining(nn.Module):
         """Losses of a batch, as `losses` gives them, times the batch's share."""
         features = features_of(self.model, batch)
         losses = self.losses(features, batch.actions, batch.samplings, batch.valid)
+        if self.read_outs is not None:
+            meaning = meaning_loss(
+                self.read_outs, features[:, batch.valid], batch.meant[batch.valid]
+            )
+            losses["meaning"] = self.phase.meaning_weight * meaning
         return {name: batch.share * loss for name, loss in losses.items()}
 
     def answers(
@@ -103,7 +112,7 @@ class MultiExitTraining(nn.Module):
         decayed, plain = [], []
         for name, parameter in self.named_parameters():
             part = _part_of(name)
-            if part not in (*parts, "proprioception"):
+            if part not in (*parts, "proprioception", "read_outs"):
                 continue
             gated = part == "cross_attention" or not phase.decay_gated_only
             (decayed if parameter.ndim >= 2 and gated else plain).append(parameter)

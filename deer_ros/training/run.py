@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
-from torch import Tensor
+from torch import Tensor, nn
 
 from deer_ros.checkpoint import save_model
 from deer_ros.data.episode import Episode
@@ -26,7 +26,7 @@ from deer_ros.training.config import TRAINED_FROM_NOTHING, TrainingConfig
 from deer_ros.training.dataset import Needs, OnBad, load_frames, split_episodes
 from deer_ros.training.evaluation import Evaluate, Evaluations
 from deer_ros.training.gate_phase import GateTraining
-from deer_ros.training.instructions import Instructions, paraphrases_of
+from deer_ros.training.instructions import Instructions, meanings_of, paraphrases_of
 from deer_ros.training.language_phase import MeaningClassifier, Sentences
 from deer_ros.training.phases import Draw, Held, PhaseRunner, Report
 from deer_ros.training.policy_phase import MultiExitTraining
@@ -107,13 +107,17 @@ class TrainingRun:
 
     def __call__(self) -> Path:
         """Train what is not trained yet; the model directory."""
+        read_outs = None
         if not self.start.pretrained:
             self._train_vision()
-            self._train_language()
+            read_outs = self._train_language()
         if not self.knows_words:
             open_gates(self.model)
         torch.manual_seed(self.config.seed)
-        training = MultiExitTraining(self.model, self.config.policy, self.start.pretrained)
+        training = MultiExitTraining(
+            self.model, self.config.policy, self.start.pretrained,
+            read_outs if self.config.policy.meaning_weight else None,
+        )
         self._train_policy(training)
         gate = self.model.head.gate
         if gate is not None and len(self.model.config.exit_layers) > 1:
@@ -141,10 +145,10 @@ class TrainingRun:
             lambda: held.draw(np.random.default_rng(0), 256),
         )
 
-    def _train_language(self) -> None:
+    def _train_language(self) -> nn.ModuleList | None:
         phase = self.config.language
         if phase.steps == 0:
-            return
+            return None
         torch.manual_seed(self.config.seed)
         sentences = Sentences(
             self.sentences, self.start.prompts.encode, self.model.config.prompt.padding_token,
@@ -156,6 +160,7 @@ class TrainingRun:
             lambda rng: sentences.draw(rng, phase.batch_sentences, *self.phases.rank_and_world),
             sentences.all_held, phase.precision,
         )
+        return classifier.read_outs
 
     def _train_policy(self, training: MultiExitTraining) -> None:
         phase, look = self.config.policy, self._look()
@@ -255,6 +260,7 @@ class TrainingRun:
             self.start.prompts.encode,
             self.model.config.prompt.padding_token,
             paraphrases_of(set(texts), self.sentences) if paraphrases else {},
+            meanings_of(self.sentences),
         )
 
     def _save(self, folder: Path) -> None:

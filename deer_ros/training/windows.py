@@ -19,7 +19,8 @@ from deer_ros.training.shift import cuts_of
 class Batch:
     """N windows of T steps.
 
-    ids, masks: (N T, L), prompts, and 0 at their padding. vision: latents (N T, 2 n, W), or
+    ids, masks: (N T, L), prompts, and 0 at their padding. meant: (N, T), the numbers of what they
+    mean, -1 where unknown. vision: latents (N T, 2 n, W), or
     pictures (N T, 2, 3, S, S) that the model has to see first. proprioception: (N T, P),
     normalised, or None. actions: (N, T, 7). valid: (N, T) boolean, False past the end of an episode
     shorter than the window, where the last frame is repeated. samplings: exit numbers (N, T) for
@@ -29,6 +30,7 @@ class Batch:
 
     ids: Tensor
     masks: Tensor
+    meant: Tensor
     vision: Tensor
     proprioception: Tensor | None
     actions: Tensor
@@ -93,6 +95,7 @@ class WindowBatches:
         return Batch(
             ids=self.instructions.ids[rows],
             masks=self.instructions.masks[rows],
+            meant=self.instructions.meant[rows].unflatten(0, (-1, self.window)),
             vision=self.look(flat, cuts[mine].reshape(-1, 2, 2)),
             proprioception=None if self.sensed is None else self.sensed[flat],
             actions=self.actions[flat].unflatten(0, (-1, self.window)),

@@ -11,22 +11,22 @@ from deer_ros.training.windows import WindowBatches
 LENGTHS = (5, 40, 12)
 
 
-def batches(**how) -> WindowBatches:
+def batches(meanings=None, instructions=("a", "a", "a"), **how) -> WindowBatches:
     count = sum(LENGTHS)
     frames = Frames(
         pictures=np.zeros((count, 2, 4, 4, 3), np.uint8),
         actions=np.repeat(np.arange(len(LENGTHS)), LENGTHS)[:, None] * np.ones((1, 7), np.float32),
         states=np.zeros((count, 0), np.float32),
         starts=np.concatenate([[0], np.cumsum(LENGTHS)]),
-        instructions=("a",) * len(LENGTHS),
+        instructions=instructions,
     )
-    instructions = Instructions(frames.instructions, lambda text: np.array([1, 2, 3]), 0, {})
+    told = Instructions(instructions, lambda text: np.array([1, 2, 3]), 0, {}, meanings)
 
     def look(numbers, cuts):
         return torch.zeros(len(numbers), 2, 4)
 
     return WindowBatches(
-        frames, look, instructions, np.arange(len(LENGTHS)), 12, **how
+        frames, look, told, np.arange(len(LENGTHS)), 12, **how
     )
 
 
@@ -46,3 +46,12 @@ def test_no_window_reaches_into_the_next_episode():
     assert bool((drawn.actions == drawn.actions[:, :1]).all())
     short = drawn.actions[:, 0, 0] == 0
     assert bool((drawn.valid.sum(dim=1) == torch.where(short, 5, 12)).all())
+
+
+def test_windows_know_what_they_are_told_means_where_that_is_known():
+    drawn = batches({"open": 3, "shut": 1}, ("open", "what", "shut"), episodes_alike=True).draw(
+        np.random.default_rng(0), 60
+    )
+    assert drawn.meant.shape == (60, 12)
+    of_episode = torch.tensor([3, -1, 1])
+    assert torch.equal(drawn.meant, of_episode[drawn.actions[..., 0].long()])

@@ -10,12 +10,14 @@ import pytest
 import torch
 from made_up_runs import Recorder, config, made_up_episodes
 from tiny_model import tiny_config
+from torch import nn
 
 from deer_ros.model.deer import DeerModel
 from deer_ros.model.prompt import PromptEncoder, word_tokenizer
 from deer_ros.policy import DeerPolicy
-from deer_ros.training.config import LanguagePhase
+from deer_ros.training.config import LanguagePhase, TrainingConfig
 from deer_ros.training.language_phase import MeaningClassifier, Sentences
+from deer_ros.training.losses import meaning_loss
 from deer_ros.training.run import TrainingRun
 
 VERBS = ("open", "close", "shut", "pull")
@@ -40,12 +42,19 @@ def classifier_of(learned: Sentences) -> MeaningClassifier:
     return MeaningClassifier(model, len(learned.meanings))
 
 
-def run(folder: Path, steps: int = 4, stop_at=None, **policy) -> tuple[TrainingRun, Recorder]:
-    heard = Recorder(stop_at)
+def run(
+    folder: Path, steps: int = 4, heard: Recorder | None = None, **policy
+) -> tuple[TrainingRun, Recorder]:
+    heard = heard or Recorder()
     asked = dataclasses.replace(
-        config(**policy), language=LanguagePhase(steps=steps, batch_sentences=8, warmup_steps=1)
+        config(),
+        language=LanguagePhase(steps=steps, batch_sentences=8, warmup_steps=1),
+        policy=dataclasses.replace(config().policy, **policy),
     )
-    said = [{"open it": "open", "draw it open": "open"}, {"close it": "close"}]
+    said = [
+        {"open the drawer": "open", "draw it open": "open"},
+        {"close the drawer": "close", "close it": "close"},
+    ]
     started = TrainingRun(asked, made_up_episodes(), folder, heard, sentences=said)
     started()
     return started, heard
@@ -91,13 +100,19 @@ def test_processes_share_a_batch_and_its_loss(world):
     assert np.mean([loss(rank, world) for rank in range(world)]) == pytest.approx(loss(0, 1))
 
 
-def test_a_killed_phase_goes_on_as_if_it_had_not_been(tmp_path):
-    _, whole = run(tmp_path / "whole", steps=6)
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "killed", steps=6, stop_at=("language", 3))
-    _, resumed = run(tmp_path / "killed", steps=6)
-    for phase, step in [("language", 3), ("language", 6), ("policy", 6)]:
-        assert resumed.lines[phase, step]["total"] == whole.lines[phase, step]["total"]
+@pytest.mark.parametrize("meaning_weight", [0.0, 0.5])
+def test_a_killed_phase_goes_on_as_if_it_had_not_been(tmp_path, meaning_weight):
+    asked = {"steps": 6, "meaning_weight": meaning_weight}
+    _, whole = run(tmp_path / "whole", **asked)
+    resumed: dict = {}
+    for stop in (("language", 3), ("policy", 3), None):
+        recorder = Recorder(stop)
+        try:
+            run(tmp_path / "killed", heard=recorder, **asked)
+        except KeyboardInterrupt:
+            pass
+        resumed.update(recorder.lines)
+    assert resumed == whole.lines
 
 
 def test_words_that_no_demonstration_says_are_known_all_the_same(tmp_path):
@@ -124,6 +139,34 @@ def test_what_layers_know_of_words_stays_as_they_learn_to_see(tmp_path):
     assert all(torch.equal(model[name], known[f"model.{name}"]) for name in kept)
     gates = [values for name, values in model.items() if name.endswith("attention_gate")]
     assert all(0 < abs(float(gate)) < 0.5 for gate in gates)
+
+
+def test_layers_that_are_asked_what_was_meant_learn_to_see_too(tmp_path):
+    trained, heard = run(tmp_path, meaning_weight=0.5)
+    known = torch.load(tmp_path / "language.pt", weights_only=True)["module"]
+    model = trained.model.state_dict()
+    moved = [name for name in model if ".block." in name and model[name].ndim >= 2]
+    assert moved and not any(torch.equal(model[n], known[f"model.{n}"]) for n in moved)
+    losses = {step: line for (phase, step), line in heard.lines.items() if phase == "policy"}
+    assert all(line["meaning"] > 0 and line["validation_meaning"] > 0 for line in losses.values())
+
+
+def test_what_is_meant_costs_the_mean_over_exits_and_nothing_where_it_is_unknown():
+    torch.manual_seed(0)
+    read_outs = nn.ModuleList(nn.Linear(5, 3) for _ in range(2))
+    features, meant = torch.randn(2, 4, 5), torch.tensor([0, -1, 2, 1])
+    chances = torch.stack([read(f) for read, f in zip(read_outs, features)]).softmax(dim=-1)
+    said = torch.stack([chances[:, n, m] for n, m in enumerate(meant.tolist()) if m >= 0])
+    loss = meaning_loss(read_outs, features, meant)
+    assert loss.item() == pytest.approx(-said.log().sum().item() / 8)
+    assert meaning_loss(read_outs, features, torch.full((4,), -1)).item() == 0
+
+
+@pytest.mark.parametrize("without", [{}, {"start_from": "models/bundled"}])
+def test_words_that_no_phase_taught_cannot_be_kept(without):
+    policy = dataclasses.replace(config().policy, meaning_weight=0.1)
+    with pytest.raises(ValueError, match=r"meaning_weight is 0\.1; .* Set language\.steps"):
+        TrainingConfig(policy=policy, **without)
 
 
 def test_layers_that_can_see_may_be_thawed(tmp_path):
