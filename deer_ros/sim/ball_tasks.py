@@ -14,22 +14,28 @@ from deer_ros.sim.task import Request, Task
 THREE_BALLS = "three-balls"
 """The scene of `deer_ros.sim.balls`."""
 
-_COLOURS = ("red", "green", "blue")
+_COLOURS = {"red": "red", "green": "green", "blue": "blue"}
+_PLACES = {"left": "leftmost", "middle": "middle", "right": "rightmost"}
 _OWNERS = ("mine", "yours", "his", "hers", "ours")
 
 
-def _owned(exchanges: int, relation: str = "") -> tuple[Request, ...]:
+def _owned(
+    balls: dict[str, str] = _COLOURS, exchanges: int = 0, relation: str = "",
+    owner_first: bool = False,
+) -> tuple[Request, ...]:
     """Requests for every way to own the balls, in every order.
 
-    exchanges: how often two of the owners swap what is theirs before a ball is to be touched.
-    relation: not the owned ball itself is meant, but one that stands so to it.
+    balls: words for them, and which ball is meant by each. exchanges: how often two of the owners
+    swap what is theirs before a ball is to be touched. relation: not the owned ball itself is
+    meant, but one that stands so to it. owner_first: "mine is red", not "red is mine".
     """
     words, meant = (f"touch the ball {relation} ", f"{relation} ") if relation else ("touch ", "")
     requests = []
-    for colours, owners in product(permutations(_COLOURS), permutations(_OWNERS, 3)):
-        said = " ".join(f"{colour} is {owner}" for colour, owner in zip(colours, owners))
+    for named, owners in product(permutations(balls), permutations(_OWNERS, 3)):
+        pairs = zip(owners, named) if owner_first else zip(named, owners)
+        said = " ".join(f"{one} is {other}" for one, other in pairs)
         for swaps in product(combinations(owners, 2), repeat=exchanges):
-            ball_of = dict(zip(owners, colours))
+            ball_of = dict(zip(owners, map(balls.get, named)))
             for a, b in swaps:
                 ball_of[a], ball_of[b] = ball_of[b], ball_of[a]
             swapped = "".join(f" swap {a} and {b}" for a, b in swaps)
@@ -54,8 +60,10 @@ _SEEN = (
     ("next-right", "next to rightmost", "ball next to the one on the right", "right"),
 )
 _SAID = (
-    ("owned", _owned(exchanges=0)),
-    ("owned-next", _owned(exchanges=0, relation="next to")),
+    ("owned", _owned()),
+    ("owner", _owned(owner_first=True)),
+    ("placed", _owned(_PLACES)),
+    ("owned-next", _owned(relation="next to")),
     ("swapped", _owned(exchanges=1)),
     ("swapped-next", _owned(exchanges=1, relation="next to")),
     ("swapped-twice", _owned(exchanges=2)),

@@ -42,6 +42,9 @@ def test_nothing_is_said_that_could_mean_two_balls():
     [
         ("ball-owned", "red is mine blue is yours green is his touch mine", "red"),
         ("ball-owned", "blue is ours red is his green is hers touch ours", "blue"),
+        ("ball-owner", "his is blue mine is red hers is green touch hers", "green"),
+        ("ball-placed", "middle is mine right is yours left is his touch his", "leftmost"),
+        ("ball-placed", "middle is hers right is ours left is his touch hers", "middle"),
         ("ball-swapped", "red is mine blue is yours green is his swap mine and yours touch mine",
          "blue"),
         ("ball-swapped", "red is mine blue is hers green is yours swap hers and yours touch mine",
@@ -62,7 +65,8 @@ def test_what_is_said_of_whose_ball_is_whose_decides(task, instruction, choice):
 
 @pytest.mark.parametrize(
     ("task", "count"),
-    [("ball-owned", 1080), ("ball-owned-next", 1080), ("ball-swapped", 3240),
+    [("ball-owned", 1080), ("ball-owner", 1080), ("ball-placed", 1080), ("ball-owned-next", 1080),
+     ("ball-swapped", 3240),
      ("ball-swapped-next", 3240), ("ball-swapped-twice", 9720)],
 )
 def test_layouts_draw_from_all_requests_of_a_task_and_always_the_same(task, count):
