@@ -14,7 +14,6 @@ import torch
 
 from deer_ros.budget.timing import CostTable, Milliseconds
 from deer_ros.inputs import pictures
-from deer_ros.model.action_head import pool
 from deer_ros.model.deer import DeerModel
 from deer_ros.model.language import Prompt
 from deer_ros.model.preprocessing import Preprocessor
@@ -127,7 +126,10 @@ def _part_by_part(
     for number, layer in enumerate(model.layers, start=1):
         hidden = timed(f"layer {number}", lambda x=hidden, run=layer: run(x, latents, prompt))
     depth = len(model.layers)
-    timed("head", lambda: model.head.step(pool(hidden), state, carried, depth).pose.float().cpu())
+    head = model.head
+    timed("head", lambda: head.step(
+        head.hear(hidden, depth), state, carried, depth
+    ).pose.float().cpu())
     return taken
 
 

@@ -26,7 +26,7 @@ from deer_ros.depth import depth_within, dtype_of, hold, read_layers
 from deer_ros.exit_rule import ExitRule
 from deer_ros.inputs import find_device, find_dtype, pictures, sensed, token_ids, usual_ids
 from deer_ros.measuring import LONGEST_S, STEPS, measure
-from deer_ros.model.action_head import HeadState, pool
+from deer_ros.model.action_head import HeadState
 from deer_ros.model.config import DeerConfig
 from deer_ros.model.language import Prompt
 from deer_ros.observation import Observation
@@ -352,7 +352,7 @@ class DeerPolicy:
         """What the head hears after each of `layers` (from 1), whatever its state: (layers, d)."""
         latents = self._see(*self._inputs(observation))
         hidden = self.model.hidden_states(self._prompt_of(instruction), latents)
-        return torch.cat([pool(hidden[layer - 1]) for layer in layers])
+        return torch.cat([self.model.head.hear(hidden[layer - 1], layer) for layer in layers])
 
     def _inputs(self, observation: Observation) -> tuple[torch.Tensor, torch.Tensor | None]:
         seen = pictures(observation, self.preprocessor, self._parameter)

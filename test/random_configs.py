@@ -42,6 +42,7 @@ languages = st.builds(
 )
 heads = st.builds(HeadConfig, lstm_width=st.integers(2, 6), lstm_layers=sizes,
                   mlp_widths=st.lists(st.integers(2, 6), min_size=1, max_size=3).map(tuple),
+                  layer_projections=st.booleans(),
                   gate_width=st.none() | st.integers(1, 5),
                   gate_guesses=st.sampled_from(["distance", "success"]))
 resamplers = st.builds(ResamplerConfig, depth=sizes, latents=st.integers(2, 5), heads=sizes,

@@ -137,6 +137,8 @@ def head_macs(config: DeerConfig) -> tuple[int, int]:
     widths = (hidden, *head.mlp_widths)
     mlp = sum(a * b for a, b in zip(widths, widths[1:]))
     call += 2 * mlp + widths[-1] * (6 + 1)
+    if head.layer_projections:
+        call += config.language.width**2
     if head.gate_width is not None:
         call += (hidden + 6 + head.gate_outputs) * head.gate_width
     return recurrent, call

@@ -94,6 +94,8 @@ def head_parameters(config: DeerConfig) -> int:
         linear = sum(a * b + b for a, b in zip(sizes, sizes[1:])) + sizes[-1] * outputs + outputs
         norms = 2 * sum(head.mlp_widths) if head.mlp_layer_norm else 0
         parameters += linear + norms
+    if head.layer_projections:
+        parameters += config.language.layers * (config.language.width + 1) * config.language.width
     if head.gate_width is not None:
         rows = hidden + 6 + 1 + config.language.layers + head.gate_outputs
         parameters += rows * head.gate_width + head.gate_outputs

@@ -52,12 +52,15 @@ def pool(hidden: Tensor, mask: Tensor | None = None) -> Tensor:
 class ActionHead(nn.Module):
     """Features of width `width` to actions, with recurrent state.
 
-    layers: how many the model has, for the gate.
+    layers: how many the model has, for the projections and the gate.
     """
 
     def __init__(self, config: HeadConfig, width: int, layers: int) -> None:
         super().__init__()
         self.config = config
+        self.projections = None
+        if config.layer_projections:
+            self.projections = nn.ModuleList(_identity(width) for _ in range(layers))
         widths = [width] + [config.lstm_width] * (config.lstm_layers - 1)
         self.lstm = nn.ModuleList(nn.LSTM(w, config.lstm_width, batch_first=True) for w in widths)
         self.norms = nn.ModuleList(
@@ -76,6 +79,14 @@ class ActionHead(nn.Module):
         weight = self.lstm[0].weight_hh_l0
         shape = (self.config.lstm_layers, batch, self.config.lstm_width)
         return HeadState(weight.new_zeros(shape), weight.new_zeros(shape))
+
+    def hear(self, hidden: Tensor, layer: int, mask: Tensor | None = None) -> Tensor:
+        """A layer's output (N, L, d) -> the features (N, d) that the head answers to.
+
+        layer: from 1. mask: (N, L), tokens that count; None counts padding too, as the original.
+        """
+        features = pool(hidden, mask)
+        return features if self.projections is None else self.projections[layer - 1](features)
 
     def carry(self, state: HeadState) -> list[Tensor]:
         """What the state adds to the gates of every LSTM layer: (N, 4 width) each."""
@@ -177,6 +188,14 @@ class SuccessGate(Gate):
 
 
 _GATES: dict[str, type[Gate]] = {DISTANCE: DistanceGate, SUCCESS: SuccessGate}
+
+
+def _identity(width: int) -> nn.Linear:
+    """A linear layer that changes nothing before it has learned."""
+    linear = nn.Linear(width, width)
+    nn.init.eye_(linear.weight)
+    nn.init.zeros_(linear.bias)
+    return linear
 
 
 def mlp_slot(layer: int, norm: bool = False) -> int:

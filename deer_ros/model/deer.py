@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from deer_ros.model.action_head import ActionHead, HeadOutput, HeadState, pool
+from deer_ros.model.action_head import ActionHead, HeadOutput, HeadState
 from deer_ros.model.config import DeerConfig
 from deer_ros.model.language import DecoderLayer, Prompt, make_prompt
 from deer_ros.model.proprioception import ProprioceptionEncoder
@@ -116,7 +116,7 @@ class DeerModel(nn.Module):
                 hidden = block(hidden, latents, prompt)
             done = layer
             started = time.perf_counter()
-            output = self.head.step(pool(hidden), state, carried, layer)
+            output = self.head.step(self.head.hear(hidden, layer), state, carried, layer)
             head_s += time.perf_counter() - started
             yield Answer.of(layer, output, head_s)
 

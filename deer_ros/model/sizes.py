@@ -111,6 +111,9 @@ class LanguageConfig:
 class HeadConfig:
     """The action head: maximum over the tokens, a stack of LSTM layers, two small MLPs.
 
+    `layer_projections`: what is heard after a layer passes a linear one that is this layer's own,
+    so that the layers need not agree on how to speak to a head that they share (as translators of
+    a tuned lens, Belrose et al. 2023); none in the published models.
     `gate_width` is the hidden width of a third MLP, which guesses what taking an exit loses against
     full depth, `None` where there is none, as in the published models. `gate_guesses` says what is
     lost: the exactness of the pose (`distance`) or the chance of `success`.
@@ -121,6 +124,7 @@ class HeadConfig:
     lstm_layer_norm: bool = True
     mlp_widths: tuple[int, ...] = (1024, 512)
     mlp_layer_norm: bool = True
+    layer_projections: bool = False
     lstm_dropout: float = 0.3
     mlp_dropout: float = 0.4
     gate_width: int | None = None

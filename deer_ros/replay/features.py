@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from torch import Tensor
 
-from deer_ros.model.action_head import HeadState, pool
+from deer_ros.model.action_head import HeadState
 from deer_ros.model.deer import Answer, DeerModel
 from deer_ros.model.language import Prompt
 from deer_ros.replay.virtual_time import VirtualTimes
@@ -104,7 +104,7 @@ class SharedModel:
                 lambda block=block, before=before: block(before, latents, prompt),
                 None if self._times is None else self._times.layer_s(number + 1),
             )
-            known.append((hidden, pool(hidden), seconds))
+            known.append((hidden, self._model.head.hear(hidden, number + 1), seconds))
         self._clock.advance(sum(seconds for _, _, seconds in known[done:layer]))
         return known[layer - 1][1]
 

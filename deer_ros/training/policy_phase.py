@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from deer_ros.model.action_head import ActionHead, HeadOutput, pool
+from deer_ros.model.action_head import ActionHead, HeadOutput
 from deer_ros.model.deer import DeerModel
 from deer_ros.model.language import Prompt
 from deer_ros.training.config import PolicyPhase
@@ -34,9 +34,11 @@ class MultiExitTraining(nn.Module):
         self.phase = phase
         exits = model.config.exit_layers if phase.auxiliary_weight else ()
         width = model.config.language.width
-        ungated = dataclasses.replace(model.config.head, gate_width=None)
+        plain = dataclasses.replace(
+            model.config.head, gate_width=None, layer_projections=False
+        )
         layers = model.config.language.layers
-        self.auxiliary = nn.ModuleList(ActionHead(ungated, width, layers) for _ in exits)
+        self.auxiliary = nn.ModuleList(ActionHead(plain, width, layers) for _ in exits)
         if pretrained:
             shared = model.head.state_dict()
             for head in self.auxiliary:
@@ -140,12 +142,13 @@ def features_of(model: DeerModel, batch: Batch) -> Tensor:
 
 
 def pooled(model: DeerModel, prompt: Prompt, latents: Tensor, mask: Tensor | None) -> Tensor:
-    """Pooled features of every exit: (E, N, d).
+    """What the head hears at every exit: (E, N, d).
 
     mask: (N, L), tokens that count; None counts padding too, as the original does.
     """
     hidden = model.hidden_states(prompt, latents)
-    return torch.stack([pool(hidden[layer - 1], mask) for layer in model.config.exit_layers])
+    exits = model.config.exit_layers
+    return torch.stack([model.head.hear(hidden[layer - 1], layer, mask) for layer in exits])
 
 
 def _part_of(name: str) -> str:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from tiny_model import tiny_config
@@ -14,6 +16,7 @@ from deer_ros.model.config import (
 )
 from deer_ros.model.deer import DeerModel
 from deer_ros.model.language import alibi
+from deer_ros.training.policy_phase import pooled
 
 PROMPT = PromptConfig(image_token=12, end_of_chunk_token=11, end_of_text_token=0, padding_token=13)
 IDS = torch.tensor([[12, 3, 4, 5, 11, 0]])
@@ -61,6 +64,31 @@ def test_an_answer_is_the_head_on_the_pooled_output_of_its_layer():
         whole = model.head(pool(hidden[answer.layer - 1]).unsqueeze(1))
         torch.testing.assert_close(answer.pose, whole.pose[:, 0])
         torch.testing.assert_close(answer.gripper_probability, whole.gripper_probability[:, 0])
+
+
+def projecting(**changes) -> DeerModel:
+    head = dataclasses.replace(tiny_config().head, layer_projections=True)
+    return tiny_deer(head=head, **changes)
+
+
+def test_a_layers_own_projection_is_all_between_it_and_the_shared_head():
+    model, plain = projecting(), tiny_deer()
+    plain.load_state_dict({n: w for n, w in model.state_dict().items() if "projections" not in n})
+    for ours, theirs in zip(answers(model, (1, 4, 6)), answers(plain, (1, 4, 6))):
+        torch.testing.assert_close(ours.pose, theirs.pose)
+    torch.nn.init.normal_(model.head.projections[3].weight)
+    poses = [[a.pose for a in answers(m, (1, 4, 6))] for m in (model, plain)]
+    assert [torch.allclose(ours, theirs) for ours, theirs in zip(*poses)] == [True, False, True]
+
+
+def test_training_hears_what_a_step_hears():
+    model = projecting()
+    for projection in model.head.projections:
+        torch.nn.init.normal_(projection.weight)
+    latents = model.see(torch.rand(1, 2, 3, 32, 32, generator=torch.manual_seed(1)))
+    heard = pooled(model, model.read(IDS), latents, None)
+    for features, answer in zip(heard, answers(model, model.config.exit_layers)):
+        torch.testing.assert_close(model.head(features[None]).pose[:, 0], answer.pose)
 
 
 def test_a_model_cut_to_max_layer_has_only_those_layers_and_answers_the_same():
