@@ -58,7 +58,7 @@ class Sentences:
     A kind is drawn as often as the square root of how many sentences it has: one that is said in
     many ways needs more of them, one that is said in one way must not be forgotten.
     kinds: of each, instructions and their meanings; a share of `holdout` of them is never drawn.
-    encode: text to token ids (L,).
+    encode: text to token ids (L,). meanings: how many different ones there are.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Sentences:
         seed: int,
     ) -> None:
         numbers = meanings_of(kinds)
-        self.meanings = sorted({meant for kind in kinds for meant in kind.values()})
+        self.meanings = len(set(numbers.values()))
         said = [(number, text) for number, kind in enumerate(kinds) for text in kind]
         self.ids, self.masks = padded([encode(text) for _, text in said], padding_token)
         self.meant = torch.tensor([numbers[text] for _, text in said])

@@ -154,7 +154,7 @@ class TrainingRun:
             self.sentences, self.start.prompts.encode, self.model.config.prompt.padding_token,
             self.config.holdout, self.config.seed,
         )
-        classifier = MeaningClassifier(self.model, len(sentences.meanings))
+        classifier = MeaningClassifier(self.model, sentences.meanings)
         self.phases.train_part(
             "language", phase, classifier, classifier.learned(),
             lambda rng: sentences.draw(rng, phase.batch_sentences, *self.phases.rank_and_world),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,8 +17,10 @@ from deer_ros.model.deer import DeerModel
 from deer_ros.model.prompt import PromptEncoder, word_tokenizer
 from deer_ros.policy import DeerPolicy
 from deer_ros.training.config import LanguagePhase, TrainingConfig
+from deer_ros.training.instructions import meanings_of
 from deer_ros.training.language_phase import MeaningClassifier, Sentences
 from deer_ros.training.losses import meaning_loss
+from deer_ros.training.policy_phase import MultiExitTraining
 from deer_ros.training.run import TrainingRun
 
 VERBS = ("open", "close", "shut", "pull")
@@ -39,7 +42,7 @@ def classifier_of(learned: Sentences) -> MeaningClassifier:
     torch.manual_seed(0)
     language = dataclasses.replace(tiny_config().language, vocabulary=len(TOKENIZER))
     model = DeerModel(tiny_config(prompt=PROMPT, language=language))
-    return MeaningClassifier(model, len(learned.meanings))
+    return MeaningClassifier(model, learned.meanings)
 
 
 def run(
@@ -76,7 +79,7 @@ def test_every_exit_learns_what_sentences_mean_that_it_never_heard():
 def test_a_kind_with_more_sentences_is_drawn_more_often_but_none_is_forgotten():
     learned = sentences()
     *_, meant, _ = learned.draw(np.random.default_rng(0), 4000)
-    stops = float((meant == learned.meanings.index("stop")).float().mean())
+    stops = float((meant == meanings_of(KINDS)["stop"]).float().mean())
     assert stops == pytest.approx(1 / (1 + 80**0.5), abs=0.02)
 
 
@@ -160,6 +163,22 @@ def test_what_is_meant_costs_the_mean_over_exits_and_nothing_where_it_is_unknown
     loss = meaning_loss(read_outs, features, meant)
     assert loss.item() == pytest.approx(-said.log().sum().item() / 8)
     assert meaning_loss(read_outs, features, torch.full((4,), -1)).item() == 0
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_processes_share_what_asking_on_costs(tmp_path, world):
+    trained, _ = run(tmp_path, meaning_weight=0.5)
+    read_outs = nn.ModuleList(nn.Linear(16, 2) for _ in trained.model.config.exit_layers)
+    phase = trained.config.policy
+    training = MultiExitTraining(trained.model, phase, read_outs=read_outs).eval()
+
+    def loss(rank: int, world: int) -> float:
+        trained.phases = SimpleNamespace(rank_and_world=(rank, world))
+        batches = trained._batches(trained._look(), trained.training)
+        return training(batches.draw(np.random.default_rng(3), 6))["meaning"].item()
+
+    mean = np.mean([loss(rank, world) for rank in range(world)])
+    assert mean == pytest.approx(loss(0, 1)) and mean > 0
 
 
 @pytest.mark.parametrize("without", [{}, {"start_from": "models/bundled"}])
