@@ -63,8 +63,7 @@ class LanguagePhase:
 class PolicyPhase:
     """Layers and heads learn the expert's actions on windows of an episode.
 
-    steps: joint phase. thawed_steps: after it, what was frozen of the decoder learns as well, all
-    at `thawed_learning_rate`. head_steps: the heads alone, on frozen layers. window: steps of a
+    steps: joint phase. head_steps: after it, the heads alone, on frozen layers. window: steps of a
     window. batch_windows: of all processes together.
     gripper_weight: of the gripper's loss beside the pose's. auxiliary_weight: of the losses of the
     auxiliary heads, one at every exit; 0 trains without them. constant_exit_weight: of the shared
@@ -89,13 +88,11 @@ class PolicyPhase:
     """
 
     steps: int = 2000
-    thawed_steps: int = 0
     head_steps: int = 0
     batch_windows: int = 16
     window: int = 12
     learning_rate: float = 1e-3
     head_learning_rate: float = 1e-3
-    thawed_learning_rate: float = 3e-4
     weight_decay: float = 0.05
     decay_gated_only: bool = True
     warmup_steps: int = 200

@@ -102,13 +102,12 @@ class MultiExitTraining(nn.Module):
             losses[f"{name}_pose"], losses[f"{name}_gripper"] = weight * pose, weight * gripper
         return losses
 
-    def groups(self, parts: Collection[str], learning_rate: float | None = None) -> list[dict]:
+    def groups(self, parts: Collection[str]) -> list[dict]:
         """Parameter groups of the optimiser for the joint phase; the last one is `head_group`.
 
-        parts: those of the model that learn, besides its heads. learning_rate: of all; None: those
-        of the phase. Weight decay is where the original has it: on the matrices of the gated
-        cross-attention. (There it is also on one norm in each, which the rule that picks by name
-        lets through.)
+        parts: those of the model that learn, besides its heads. Weight decay is where the original
+        has it: on the matrices of the gated cross-attention. (There it is also on one norm in each,
+        which the rule that picks by name lets through.)
         """
         phase = self.phase
         decayed, plain = [], []
@@ -118,18 +117,16 @@ class MultiExitTraining(nn.Module):
                 continue
             gated = part == "cross_attention" or not phase.decay_gated_only
             (decayed if parameter.ndim >= 2 and gated else plain).append(parameter)
-        rate = phase.learning_rate if learning_rate is None else learning_rate
         return [
-            {"params": decayed, "lr": rate, "weight_decay": phase.weight_decay},
-            {"params": plain, "lr": rate, "weight_decay": 0.0},
-            self.head_group(learning_rate),
+            {"params": decayed, "lr": phase.learning_rate, "weight_decay": phase.weight_decay},
+            {"params": plain, "lr": phase.learning_rate, "weight_decay": 0.0},
+            self.head_group(),
         ]
 
-    def head_group(self, learning_rate: float | None = None) -> dict:
+    def head_group(self) -> dict:
         """The heads, shared and auxiliary, without the gate: what learns in the head-only phase."""
         heads = [p for name, p in self.named_parameters() if _part_of(name) == "head"]
-        rate = self.phase.head_learning_rate if learning_rate is None else learning_rate
-        return {"params": heads, "lr": rate, "weight_decay": 0.0}
+        return {"params": heads, "lr": self.phase.head_learning_rate, "weight_decay": 0.0}
 
 
 def features_of(model: DeerModel, batch: Batch) -> Tensor:

@@ -22,7 +22,7 @@ from deer_ros.data.outcomes import Outcomes
 from deer_ros.model.action_head import SuccessGate
 from deer_ros.model.config import DeerConfig
 from deer_ros.model.proprioception import scaled
-from deer_ros.training.config import TRAINED_FROM_NOTHING, TrainingConfig
+from deer_ros.training.config import TrainingConfig
 from deer_ros.training.dataset import Needs, OnBad, load_frames, split_episodes
 from deer_ros.training.evaluation import Evaluate, Evaluations
 from deer_ros.training.gate_phase import GateTraining
@@ -164,11 +164,8 @@ class TrainingRun:
 
     def _train_policy(self, training: MultiExitTraining) -> None:
         phase, look = self.config.policy, self._look()
-        parts = self.config.trained_parts
-        whole = {*parts, *TRAINED_FROM_NOTHING}
         for name, steps, groups in (
-            ("policy", phase.steps, training.groups(parts)),
-            ("thawed", phase.thawed_steps, training.groups(whole, phase.thawed_learning_rate)),
+            ("policy", phase.steps, training.groups(self.config.trained_parts)),
             ("heads", phase.head_steps, [training.head_group()]),
         ):
             self.phases.train(

@@ -188,15 +188,6 @@ def test_words_that_no_phase_taught_cannot_be_kept(without):
         TrainingConfig(policy=policy, **without)
 
 
-def test_layers_that_can_see_may_be_thawed(tmp_path):
-    trained, heard = run(tmp_path, thawed_steps=2)
-    assert ("thawed", 2) in heard.lines
-    known = torch.load(tmp_path / "language.pt", weights_only=True)["module"]
-    model = trained.model.state_dict()
-    thawed = [name for name in model if ".block." in name and model[name].ndim >= 2]
-    assert thawed and not any(torch.equal(model[n], known[f"model.{n}"]) for n in thawed)
-
-
 def test_a_phase_without_sentences_is_refused_before_anything_is_trained(tmp_path):
     asked = dataclasses.replace(config(), language=LanguagePhase(steps=2))
     with pytest.raises(ValueError, match=r"language\.steps and .* ask for instructions"):

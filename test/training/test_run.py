@@ -18,10 +18,10 @@ from deer_ros.training.run import TrainingRun
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_killed_run_goes_on_with_the_losses_of_one_that_was_not(tmp_path, precision):
-    whole, setting = Recorder(), config(precision=precision, thawed_steps=3)
+    whole, setting = Recorder(), config(precision=precision)
     TrainingRun(setting, made_up_episodes(), tmp_path / "whole", whole)()
     resumed: dict = {}
-    for stop in (("vision", 3), ("policy", 3), ("thawed", 2), ("heads", 1), None):
+    for stop in (("vision", 3), ("policy", 3), ("heads", 1), None):
         recorder = Recorder(stop)
         try:
             TrainingRun(setting, made_up_episodes(), tmp_path / "killed", recorder)()
@@ -80,20 +80,6 @@ def test_the_head_phase_leaves_the_layers_as_they_were(tmp_path):
     for name in ours:
         same = bool((ours[name] == theirs[name]).all())
         assert same != name.startswith("head."), name
-
-
-def test_thawing_goes_on_from_the_joint_phase_at_a_rate_of_its_own(tmp_path):
-    runs = {}
-    for rate in (0.0, 1e-3):
-        setting = config(head_steps=0, thawed_steps=3, thawed_learning_rate=rate)
-        runs[rate] = TrainingRun(setting, made_up_episodes(), tmp_path / str(rate), Recorder())
-        runs[rate]()
-    joint = torch.load(tmp_path / "0.001" / "policy.pt", weights_only=True)["module"]
-    for name, value in runs[1e-3].model.state_dict().items():
-        if f"model.{name}" not in joint:
-            continue
-        assert torch.equal(runs[0.0].model.state_dict()[name], joint[f"model.{name}"]), name
-        assert not torch.equal(value, joint[f"model.{name}"]), name
 
 
 def test_what_follows_the_end_of_a_short_episode_is_not_learned(tmp_path):
