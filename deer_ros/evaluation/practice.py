@@ -21,8 +21,6 @@ from deer_ros.policy import DeerPolicy
 from deer_ros.sim.tasks import training_seed
 
 EPISODES_PER_BLOCK = 25
-FIRST_BLOCKS = 2
-"""Of a task. Where no episode of them failed, more would teach nothing new."""
 FIRST_NUMBER = 10_000_000
 """Layouts are numbered from here on: past those of demonstrations, which a policy may know well."""
 FULL_DEPTH_BEFORE = 1 / 3
@@ -71,41 +69,27 @@ def practise(
     model: Path, folder: Path, tasks: Sequence[str], episodes: int, seed: int, processes: int,
     on_block: Callable[[int, int], None] = lambda done, all: None,
 ) -> Outcomes:
-    """What came of `episodes` of every task, of the first ones alone where none of them failed.
+    """What came of `episodes` of every task.
 
     Blocks that are in `folder` are not run again. model: directory. on_block: hears how many blocks
     of how many are there, after each. Leaves torch's number of threads as it was.
     """
     folder.mkdir(parents=True, exist_ok=True)
     threads = torch.get_num_threads()
-
-    def run(blocks: list[Block], before: int, all: int) -> None:
-        missing = [block for block in blocks if not block.file(folder).exists()]
-        done = before + len(blocks) - len(missing)
-        results = run_jobs(start, (str(model), folder, seed), missing, processes)
-        for number, _ in enumerate(results, done + 1):
-            on_block(number, all)
-
-    first, later = _blocks(tasks, episodes)
-    try:
-        run(first, 0, len(first) + len(later))
-        failing = {block.task for block in first if Outcomes.load(block.file(folder)).failed.any()}
-        later = [block for block in later if block.task in failing]
-        run(later, len(first), len(first) + len(later))
-    finally:
-        torch.set_num_threads(threads)
-    return Outcomes.joined([Outcomes.load(block.file(folder)) for block in first + later])
-
-
-def _blocks(tasks: Sequence[str], episodes: int) -> tuple[list[Block], list[Block]]:
-    """The first blocks of all tasks, and the later ones."""
     blocks = [
         Block(task, index, min(EPISODES_PER_BLOCK, episodes - begun))
         for index, begun in enumerate(range(0, episodes, EPISODES_PER_BLOCK))
         for task in tasks
     ]
-    count = FIRST_BLOCKS * len(tasks)
-    return blocks[:count], blocks[count:]
+    missing = [block for block in blocks if not block.file(folder).exists()]
+    done = len(blocks) - len(missing)
+    try:
+        results = run_jobs(start, (str(model), folder, seed), missing, processes)
+        for number, _ in enumerate(results, done + 1):
+            on_block(number, len(blocks))
+    finally:
+        torch.set_num_threads(threads)
+    return Outcomes.joined([Outcomes.load(block.file(folder)) for block in blocks])
 
 
 def start(model: str, folder: Path, seed: int) -> Callable[[Block], Block]:

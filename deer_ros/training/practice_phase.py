@@ -43,20 +43,25 @@ class PracticeTraining(nn.Module):
 
 
 class OutcomeBatches:
-    """Batches of answers, each drawn alike; `rank` of `world` processes gets its share of them."""
+    """Batches of answers, of which `rank` of `world` processes gets its share.
+
+    Episodes count alike, however many steps they took: those that fail are the longest, and by
+    steps they would be most of what there is.
+    """
 
     def __init__(self, outcomes: Outcomes, rank: int = 0, world: int = 1) -> None:
         self.outcomes, self.rank, self.world = outcomes, rank, world
+        of_episode = np.bincount(outcomes.episodes)
+        self._chances = 1 / of_episode[outcomes.episodes]
+        self._chances /= self._chances.sum()
 
     def draw(self, rng: np.random.Generator, size: int) -> Drawn:
         """Arguments of `PracticeTraining`: `size` answers of all processes together."""
-        rows = rng.choice(len(self.outcomes), size)
+        rows = rng.choice(len(self.outcomes), size, p=self._chances)
         mine = rows[self.rank :: self.world]
-        return _tensors(self.outcomes.of(mine), len(mine) * self.world / size)
-
-    def all(self) -> Drawn:
-        """Every answer there is, at once."""
-        return _tensors(self.outcomes, 1.0)
+        drawn = self.outcomes.of(mine)
+        tensors = (drawn.read, drawn.poses, drawn.layers, drawn.at_full_depth, drawn.failed)
+        return *map(torch.from_numpy, tensors), len(mine) * self.world / size
 
 
 def split(outcomes: Outcomes, holdout: float, seed: int) -> tuple[Outcomes, Outcomes]:
@@ -66,11 +71,3 @@ def split(outcomes: Outcomes, holdout: float, seed: int) -> tuple[Outcomes, Outc
     held = np.random.default_rng(seed).permutation(episodes)[:count]
     aside = np.isin(outcomes.episodes, held)
     return outcomes.of(~aside), outcomes.of(aside)
-
-
-def _tensors(outcomes: Outcomes, share: float) -> Drawn:
-    read, poses, layers, at_full_depth, failed = map(
-        torch.from_numpy,
-        (outcomes.read, outcomes.poses, outcomes.layers, outcomes.at_full_depth, outcomes.failed),
-    )
-    return read, poses, layers, at_full_depth, failed, share

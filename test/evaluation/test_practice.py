@@ -9,11 +9,9 @@ import pytest
 import torch
 from tiny_model import tiny_config, write_tiny_model
 
-from deer_ros.evaluation import practice
 from deer_ros.evaluation.metaworld import MetaWorld
 from deer_ros.evaluation.practice import Plan, practise, run_episode
 from deer_ros.policy import DeerPolicy
-from deer_ros.resources import bundled_model
 
 HEAD = dataclasses.replace(tiny_config().head, gate_width=8, gate_guesses="success")
 TASKS = ("button-press-topdown", "ball-red")
@@ -85,14 +83,3 @@ def test_practice_goes_on_where_it_was_and_with_any_number_of_processes(model, t
     for name, values in vars(whole).items():
         np.testing.assert_array_equal(getattr(resumed, name), values, err_msg=name)
     assert whole.failed.all(), "this policy knows nothing"
-
-
-def test_a_task_in_which_nothing_fails_is_practised_no_further(model, tmp_path, monkeypatch):
-    monkeypatch.setattr(practice, "EPISODES_PER_BLOCK", 2)
-    monkeypatch.setattr(practice, "FIRST_BLOCKS", 1)
-    task = "drawer-open"
-    practise(bundled_model(), tmp_path / "able", [task], 6, seed=0, processes=1)
-    practise(model, tmp_path / "unable", [task], 6, seed=0, processes=1)
-    names = [f"{task}-{index:03d}.npz" for index in range(3)]
-    assert sorted(path.name for path in (tmp_path / "able").iterdir()) == names[:1]
-    assert sorted(path.name for path in (tmp_path / "unable").iterdir()) == names

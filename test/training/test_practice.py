@@ -99,8 +99,9 @@ def test_the_guess_comes_near_what_leaving_early_costs():
 def test_the_loss_is_the_likelihood_of_the_outcomes():
     gate = SuccessGate(HEAD, layers=6).double()
     outcomes = made_up_outcomes(count=50)
-    drawn = [v.double() if v.is_floating_point() else v
-             for v in OutcomeBatches(outcomes).all()[:-1]]
+    names = ("read", "poses", "layers", "at_full_depth", "failed")
+    parts = (getattr(outcomes, name) for name in names)
+    drawn = [v.double() if v.is_floating_point() else v for v in map(torch.from_numpy, parts)]
     found = PracticeTraining(gate)(*drawn, 0.5)["practice"].item()
     lose, spoil = gate.scores(*drawn[:3]).sigmoid().detach().numpy().T
     fails = 1 - (1 - lose) * np.where(outcomes.at_full_depth, 1, 1 - spoil)
@@ -116,6 +117,14 @@ def test_processes_share_a_batch_and_its_loss(world):
         drawn = OutcomeBatches(outcomes, rank, world).draw(np.random.default_rng(3), 32)
         return training(*drawn)["practice"].item()
     assert np.mean([loss(rank, world) for rank in range(world)]) == pytest.approx(loss(0, 1))
+
+
+def test_a_long_episode_counts_as_much_as_a_short_one():
+    episodes = np.repeat([0, 1, 2], [50, 5, 1])
+    parts = vars(made_up_outcomes(count=len(episodes)))
+    outcomes = Outcomes(**{**parts, "episodes": episodes, "layers": episodes + 1})
+    drawn = OutcomeBatches(outcomes).draw(np.random.default_rng(0), 3000)[2]
+    assert np.bincount(drawn.numpy()).tolist()[1:] == pytest.approx([1000] * 3, abs=100)
 
 
 def test_no_episode_is_learned_from_and_validated_on():
