@@ -65,8 +65,16 @@ class OutcomeBatches:
 
 
 def split(outcomes: Outcomes, holdout: float, seed: int) -> tuple[Outcomes, Outcomes]:
-    """For learning, and a share of the episodes, one at least, for validation."""
+    """For learning, and a share of the episodes, one at least, for validation.
+
+    Raises ValueError where there are fewer than two.
+    """
     episodes = np.unique(outcomes.episodes)
+    if len(episodes) < 2:
+        raise ValueError(
+            f"practice tells of exits in {len(episodes)} episodes, as others had ended before; "
+            "learning and validation need two. Raise practice.episodes."
+        )
     count = max(1, round(holdout * len(episodes)))
     held = np.random.default_rng(seed).permutation(episodes)[:count]
     aside = np.isin(outcomes.episodes, held)

@@ -194,11 +194,11 @@ class TrainingRun:
             )
         learned, held = split(outcomes, config.holdout, config.seed)
         batches = OutcomeBatches(learned, *self.phases.rank_and_world)
-        all_held = OutcomeBatches(held).draw(np.random.default_rng(0), len(held))
+        held_out = OutcomeBatches(held).draw(np.random.default_rng(0), len(held))
         self.phases.train_part(
             "practice", phase, PracticeTraining(gate), list(gate.parameters()),
             lambda rng: batches.draw(rng, phase.batch_answers),
-            lambda: all_held,
+            lambda: held_out,
         )
 
     def _look(self) -> Look:

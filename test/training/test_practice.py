@@ -172,3 +172,11 @@ def test_episodes_of_several_parts_stay_apart():
     nothing = parts[0].of(np.zeros(20, bool))
     joined = Outcomes.joined([parts[0], nothing, *parts[1:]])
     np.testing.assert_array_equal(joined.episodes, np.arange(60) // 4)
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_too_little_practice_is_refused_in_a_sentence(count):
+    outcomes = made_up_outcomes(count=100)
+    few = outcomes.of(outcomes.episodes < count)
+    with pytest.raises(ValueError, match=rf"in {count} episodes.*Raise practice\.episodes"):
+        split(few, 0.1, seed=0)
