@@ -6,6 +6,8 @@ import argparse
 import json
 import math
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +16,7 @@ from deer_ros.sim.tasks import DEMONSTRATION_TASKS, TASKS, find_task
 
 if TYPE_CHECKING:
     from deer_ros.sim.collection import BagSummary, Settings
+    from deer_ros.sim.demonstrations import Leader
 
 HELP = "record demonstrations of the simulator's scripted experts into bags"
 
@@ -34,6 +37,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--noise", type=_noise, default=0.25, metavar="STD",
                         help="standard deviation of the noise on half of the episodes, "
                              "in units of action (default: 0.25)")
+    parser.add_argument("--policy", metavar="MODEL",
+                        help="a model directory: its policy leads every episode for a while, along "
+                             "an exit drawn at random, before the expert ends it; the actions are "
+                             "the expert's all along (there is no noise then)")
     parser.add_argument("--height", type=_positive, default=128, metavar="PIXELS",
                         help="of pictures (default: 128)")
     parser.add_argument("--width", type=_positive, default=128, metavar="PIXELS",
@@ -48,7 +55,10 @@ def run(arguments: argparse.Namespace) -> int:
     from deer_ros.sim.collection import Settings, manifest
 
     check_picture_size(arguments.height, arguments.width)
-    settings = Settings(arguments.seed, arguments.noise, arguments.height, arguments.width)
+    settings = Settings(
+        arguments.seed, arguments.noise, arguments.height, arguments.width,
+        policy=_fingerprint(arguments.policy),
+    )
     arguments.out.mkdir(parents=True, exist_ok=True)
     summaries = _existing(arguments.out, settings)
     _record_missing(arguments, settings, summaries)
@@ -112,6 +122,7 @@ def _record_missing(
             arguments.processes,
             on_attempt=lambda success: progress.advance(bar, float(success)),
             on_bag=keep,
+            open_leader=_leader(arguments.policy),
         )
 
 
@@ -136,10 +147,25 @@ def _progress_bar():
     )
 
 
+def _fingerprint(model: str | None) -> str | None:
+    from deer_ros.checkpoint.fingerprint import weights_fingerprint
+    from deer_ros.resources import find_model
+
+    return None if model is None else weights_fingerprint(find_model(model))
+
+
+def _leader(model: str | None) -> Callable[[], Leader] | None:
+    from deer_ros.evaluation.leader import PolicyLeader
+
+    return None if model is None else partial(PolicyLeader, model)
+
+
 def _text(settings: Settings) -> str:
+    led = settings.policy
     return (
         f"--seed {settings.seed} --noise {settings.noise} --height {settings.height} "
-        f"--width {settings.width} (Meta-World {settings.metaworld})"
+        f"--width {settings.width} {'no --policy' if led is None else f'--policy {led[:12]}...'} "
+        f"(Meta-World {settings.metaworld})"
     )
 
 

@@ -58,11 +58,11 @@ class Plan:
     def drawn(cls, rng: np.random.Generator, exits: Sequence[int], max_steps: int) -> Plan:
         """At random: of the exits before full depth, the n-th 1/n as often as the first."""
         from_full = rng.random() < FULL_DEPTH_BEFORE
-        before = exits[-1] if from_full else _drawn(rng, exits[:-1])
+        before = exits[-1] if from_full else drawn_exit(rng, exits[:-1])
         latest = max(1, round(LONGEST_BEFORE * max_steps))
         switch = 0 if rng.random() < AT_ONCE else int(rng.integers(1, latest + 1))
         to_full = rng.random() < AT_FULL_DEPTH
-        return cls(before, switch, exits[-1] if to_full else _drawn(rng, exits[:-1]))
+        return cls(before, switch, exits[-1] if to_full else drawn_exit(rng, exits[:-1]))
 
 
 def practise(
@@ -161,6 +161,7 @@ def _read(policy: DeerPolicy, state) -> np.ndarray:
         return policy.model.head.read(state)[0].float().cpu().numpy()
 
 
-def _drawn(rng: np.random.Generator, exits: Sequence[int]) -> int:
+def drawn_exit(rng: np.random.Generator, exits: Sequence[int]) -> int:
+    """One of the exits at random, the n-th 1/n as often as the first."""
     weights = 1 / np.arange(1, len(exits) + 1)
     return int(rng.choice(exits, p=weights / weights.sum()))

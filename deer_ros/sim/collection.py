@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from deer_ros.data.bags import BagError, EpisodeBagWriter, bag_notes, is_bag
-from deer_ros.sim.demonstrations import Disturbance, record_demonstration
+from deer_ros.sim.demonstrations import Disturbance, Leader, record_demonstration
 from deer_ros.sim.robot import ANGULAR_SCALE_RAD, CONTROL_RATE_HZ, LINEAR_SCALE_M, SimulatedRobot
 from deer_ros.sim.tasks import find_task, training_seed
 
@@ -33,13 +33,17 @@ class SimulatorUnits:
 
 @dataclass(frozen=True)
 class Settings:
-    """What, besides task and number, decides how a bag's content looks."""
+    """What, besides task and number, decides how a bag's content looks.
+
+    policy: fingerprint of the weights of the policy that leads; None where none does.
+    """
 
     seed: int = 0
     noise: float = 0.25
     height: int = 128
     width: int = 128
     metaworld: str = version("metaworld")
+    policy: str | None = None
 
 
 @dataclass(frozen=True)
@@ -100,32 +104,33 @@ def record_bag(
     settings: Settings,
     robot: SimulatedRobot,
     on_attempt: Callable[[bool], None] = lambda success: None,
+    leader: Leader | None = None,
 ) -> BagSummary:
     """Records a bag into `folder`, in place of one of its name.
+
+    Half of the episodes have noise, half a displaced start; or the leader leads them all.
 
     Args:
         on_attempt: called after every attempt with its success; an exception out of it stops
             the recording and leaves nothing behind.
 
     Raises:
-        ValueError: the expert failed too often.
+        ValueError: the expert failed too often, or had nothing to put right.
     """
     writer = EpisodeBagWriter(
         folder / plan.name, SimulatorUnits(), joint_names=robot.joint_names
     )
+    disturbances = tuple(Disturbance) if leader is None else (leader,)
     seeds: list[int] = []
     frames = attempts = 0
     _remove(folder / plan.name)
     with writer:
         while len(seeds) < plan.episodes:
             if attempts == ATTEMPTS_PER_BAG:
-                raise ValueError(
-                    f"the expert of {plan.task} succeeded in {len(seeds)} of {attempts} attempts, "
-                    f"{plan.episodes} are needed; use less than --noise {settings.noise}"
-                )
+                raise ValueError(_too_few(plan, settings, len(seeds), attempts))
             number = plan.index * ATTEMPTS_PER_BAG + attempts
             seed = training_seed(settings.seed, plan.task, number)
-            disturbance = tuple(Disturbance)[len(seeds) % len(Disturbance)]
+            disturbance = disturbances[len(seeds) % len(disturbances)]
             episode = record_demonstration(robot, plan.task, seed, disturbance, settings.noise)
             attempts += 1
             if episode is not None:
@@ -190,7 +195,7 @@ def manifest(summaries: Sequence[BagSummary]) -> dict:
         for key in ("episodes", "frames", "attempts"):
             task[key] += getattr(bag, key)
         task["seeds"] += bag.seeds
-        task["expert_success_rate"] = round(task["episodes"] / task["attempts"], 3)
+        task["kept_share"] = round(task["episodes"] / task["attempts"], 3)
     return {
         "settings": asdict(summaries[0].settings),
         "action": asdict(SimulatorUnits()),
@@ -198,6 +203,18 @@ def manifest(summaries: Sequence[BagSummary]) -> dict:
         "episodes": sum(task["episodes"] for task in tasks.values()),
         "frames": sum(task["frames"] for task in tasks.values()),
     }
+
+
+def _too_few(plan: BagPlan, settings: Settings, succeeded: int, attempts: int) -> str:
+    found = f"{succeeded} of {attempts} attempts, {plan.episodes} are needed"
+    if settings.policy is not None:
+        return (
+            f"the expert of {plan.task} put right what the policy had begun in {found}: the "
+            "policy ends most by itself, or leaves what cannot be put right; leave the task out"
+        )
+    return (
+        f"the expert of {plan.task} succeeded in {found}; use less than --noise {settings.noise}"
+    )
 
 
 def _remove(bag: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.util
 import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
@@ -13,6 +14,7 @@ from pathlib import Path
 from queue import Empty
 
 from deer_ros.sim.collection import BagPlan, BagSummary, Settings, record_bag
+from deer_ros.sim.demonstrations import Leader
 from deer_ros.sim.robot import SimulatedRobot
 
 _POLL_S = 0.2
@@ -25,6 +27,7 @@ def record_bags(
     processes: int,
     on_attempt: Callable[[bool], None],
     on_bag: Callable[[BagSummary], None],
+    open_leader: Callable[[], Leader] | None = None,
 ) -> None:
     """Records the bags in the order of `plans`, several at a time.
 
@@ -34,6 +37,7 @@ def record_bags(
     Args:
         on_attempt: called here after each attempt at an episode with its success.
         on_bag: called here after each finished bag.
+        open_leader: called once in each process; what it gives leads every episode.
 
     Raises:
         ValueError: a bag could not be recorded, see `record_bag`.
@@ -43,7 +47,8 @@ def record_bags(
     context = multiprocessing.get_context("spawn")
     stop, attempts = context.Event(), context.Queue()
     pool = ProcessPoolExecutor(
-        min(processes, len(plans)), context, _start, (folder, settings, stop, attempts)
+        min(processes, len(plans)), context, _start,
+        (folder, settings, open_leader, stop, attempts),
     )
     try:
         pending = {pool.submit(_record, plan) for plan in plans}
@@ -74,15 +79,24 @@ class _Stopped(Exception):
 class _Recorder:
     """What a process keeps from bag to bag."""
 
-    def __init__(self, folder: Path, settings: Settings, stop: Event, attempts: Queue) -> None:
+    def __init__(
+        self, folder: Path, settings: Settings, leader: Leader | None, stop: Event, attempts: Queue
+    ) -> None:
         self._folder = folder
         self._settings = settings
+        self._leader = leader
         self._stop = stop
         self._attempts = attempts
         self._robot = SimulatedRobot(settings.height, settings.width)
 
     def record(self, plan: BagPlan) -> BagSummary:
-        return record_bag(self._folder, plan, self._settings, self._robot, self._after_attempt)
+        return record_bag(
+            self._folder, plan, self._settings, self._robot, self._after_attempt, self._leader
+        )
+
+    def close(self) -> None:
+        """Free the OpenGL context."""
+        self._robot.close()
 
     def _after_attempt(self, success: bool) -> None:
         self._attempts.put(success)
@@ -93,13 +107,22 @@ class _Recorder:
 _recorder: _Recorder | None = None
 
 
-def _start(folder: Path, settings: Settings, stop: Event, attempts: Queue) -> None:
+def _start(
+    folder: Path,
+    settings: Settings,
+    open_leader: Callable[[], Leader] | None,
+    stop: Event,
+    attempts: Queue,
+) -> None:
     global _recorder
     # Ctrl-C reaches every process of a terminal; the parent says when to stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Progress that the parent no longer reads must not keep this process alive.
     attempts.cancel_join_thread()
-    _recorder = _Recorder(folder, settings, stop, attempts)
+    leader = None if open_leader is None else open_leader()
+    _recorder = _Recorder(folder, settings, leader, stop, attempts)
+    # Before anything that is registered with atexit, while there is an OpenGL.
+    multiprocessing.util.Finalize(None, _recorder.close, exitpriority=0)
 
 
 def _record(plan: BagPlan) -> BagSummary:

@@ -9,8 +9,11 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from tiny_model import write_tiny_model
 
+from deer_ros.checkpoint.fingerprint import weights_fingerprint
 from deer_ros.cli.main import main
 from deer_ros.data.bags import read_episodes
 from deer_ros.sim.collection import SimulatorUnits
@@ -59,6 +62,29 @@ def test_other_settings_do_not_mix_with_what_is_there(collected, capsys):
     assert sorted(path.name for path in collected.iterdir()) == before
 
 
+def test_a_policy_leads_and_another_one_does_not_mix_with_it(tmp_path, capfd):
+    led, plain = tmp_path / "led", tmp_path / "plain"
+    for name, seed in (("one", 0), ("other", 1)):
+        write_tiny_model(tmp_path / name, seed=seed, max_episode_steps=6)
+    options = ["--tasks", "reach", "--episodes", "2"]
+    assert collect(led, *options, "--policy", str(tmp_path / "one")) == 0
+    assert "Traceback" not in capfd.readouterr().err
+    settings = json.loads((led / "manifest.json").read_text())["settings"]
+    assert settings["policy"] == weights_fingerprint(tmp_path / "one")
+    # It wanders before the expert goes straight: another way than the expert's own.
+    assert collect(plain, *options, "--noise", "0") == 0
+    first = next(read_episodes(led, SimulatorUnits()))
+    alone = next(read_episodes(plain, SimulatorUnits()))
+    assert first.instruction == alone.instruction
+    np.testing.assert_array_equal(first.state[0], alone.state[0])
+    assert not np.allclose(first.state[1], alone.state[1], atol=1e-3)
+    capfd.readouterr()
+    for policy, said in ((["--policy", str(tmp_path / "other")], "--policy "), ([], "no --policy")):
+        assert collect(led, *options, *policy) == 2
+        message = capfd.readouterr().err
+        assert message.count("\n") == 1 and said in message.split("now asked is")[1]
+
+
 def test_more_episodes_and_a_damaged_bag_are_recorded_and_the_rest_kept(tmp_path, capfd):
     assert collect(tmp_path, "--tasks", "reach,drawer-close", "--episodes", "1") == 0
     file = tmp_path / "reach-000" / "reach-000.mcap"
@@ -83,6 +109,7 @@ def test_more_episodes_and_a_damaged_bag_are_recorded_and_the_rest_kept(tmp_path
         (["--processes", "-1"], "whole number"),
         (["--noise", "nan"], "from 0 to 1"),
         (["--seed", "x"], "whole number"),
+        (["--policy", "nowhere"], "there is no model directory nowhere"),
         (["--height", "5"], "picture height is 5; it must be from 16 to 2048"),
     ],
 )

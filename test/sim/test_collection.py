@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -95,6 +97,34 @@ def test_an_expert_that_fails_too_often_is_reported(tmp_path, robot, monkeypatch
     assert list(tmp_path.iterdir()) == []
 
 
+class Stands:
+    """Leads for an episode's length and does not move."""
+
+    def begin(self, robot, rng):
+        return robot.max_episode_steps
+
+    def action(self, robot, pictures):
+        return np.zeros(6), 1.0
+
+
+def test_a_policy_after_which_nothing_can_be_put_right_is_reported(tmp_path, robot, monkeypatch):
+    monkeypatch.setattr(collection, "ATTEMPTS_PER_BAG", 2)
+    led = Settings(height=32, width=32, policy="0123")
+    with pytest.raises(ValueError, match="put right what the policy had begun in 0 of 2 attempts"):
+        record_bag(tmp_path, BagPlan("reach", 0, 1), led, robot, leader=Stands())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bags_of_before_there_were_policies_that_lead_are_still_known(tmp_path, robot):
+    record_bag(tmp_path, BagPlan("reach", 0, 1), SETTINGS, robot)
+    file = tmp_path / "reach-000" / "metadata.yaml"
+    text = file.read_text()
+    older = re.sub(r',\s+"policy":\s+null', "", text)
+    assert older != text
+    file.write_text(older)
+    assert read_summary(tmp_path / "reach-000").settings == SETTINGS
+
+
 def test_the_manifest_adds_up_the_bags(tmp_path, robot):
     for index in range(2):
         record_bag(tmp_path, BagPlan("reach", index, 2), SETTINGS, robot)
@@ -104,7 +134,7 @@ def test_the_manifest_adds_up_the_bags(tmp_path, robot):
     assert errors == []
     assert content["episodes"] == reach["episodes"] == 4
     assert reach["bags"] == ["reach-000", "reach-001"] and len(reach["seeds"]) == 4
-    assert reach["expert_success_rate"] == round(4 / reach["attempts"], 3)
+    assert reach["kept_share"] == round(4 / reach["attempts"], 3)
     assert content["settings"]["seed"] == 3
     assert content["action"]["linear_scale"] == 0.04
 

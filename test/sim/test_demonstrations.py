@@ -75,6 +75,50 @@ def test_a_failed_attempt_is_no_demonstration(robot):
     assert record(robot, Disturbance.NOISE, noise=5.0, task="pick-place") is None
 
 
+class Lifts:
+    """Leads for so many steps, straight up; it notes what it was shown."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps, self.shown = steps, []
+
+    def begin(self, robot, rng):
+        self.shown.clear()
+        return self.steps
+
+    def action(self, robot, pictures):
+        self.shown.append(pictures)
+        return np.array([0.0, 0.0, 1.0, 0.0, 0.0, 0.0]), 1.0
+
+
+def test_who_leads_drives_and_the_expert_says_all_along_what_it_would_do_and_ends_it(robot):
+    leader = Lifts(4)
+    episode = record_demonstration(robot, "drawer-open", SEED, leader, 0.25)
+    assert len(leader.shown) == 4 < len(episode)
+    for step, (static, gripper) in enumerate(leader.shown):
+        np.testing.assert_array_equal(static, episode.static[step])
+        np.testing.assert_array_equal(gripper, episode.gripper[step])
+    robot.reset("drawer-open", SEED)
+    for step, label in enumerate(episode.actions):
+        np.testing.assert_allclose(robot.state(), episode.state[step], atol=1e-6)
+        action, gripper = robot.expert_action()
+        np.testing.assert_allclose(label, np.append(action, gripper), atol=1e-6)
+        robot.step(*((label[:6], label[6]) if step >= 4 else leader.action(robot, None)))
+    assert robot.success
+
+
+def test_what_the_leader_ends_by_itself_or_spoils_for_good_is_no_demonstration(robot):
+    class Expert(Lifts):
+        def action(self, robot, pictures):
+            return robot.expert_action()
+
+    needed = len(record(robot, Disturbance.NOISE, noise=0.0))
+    for steps, kept in ((needed - 1, True), (needed, False), (MAX_EPISODE_STEPS, False)):
+        episode = record_demonstration(robot, "drawer-open", SEED, Expert(steps), 0.25)
+        assert (episode is not None) == kept, steps
+    lifts = Lifts(MAX_EPISODE_STEPS)
+    assert record_demonstration(robot, "drawer-open", SEED, lifts, 0.25) is None
+
+
 def test_noise_has_the_deviation_asked_for_and_is_smooth():
     noise = _SmoothNoise(0.25, np.random.default_rng(0))
     values = np.array([noise.next() for _ in range(20_000)])
