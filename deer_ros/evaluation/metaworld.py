@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,8 +25,6 @@ class MetaWorld:
     def __init__(self, config: DeerConfig) -> None:
         """config: of the policy; ValueError where it reads what this robot does not know."""
         self._robot = SimulatedRobot()
-        # At the end of the process OpenGL may be gone before the robot is.
-        weakref.finalize(self, self._robot.close)
         sensed, names = config.proprioception, self._robot.proprioception_names
         self._columns = None if sensed is None else columns_of(sensed.layout, names)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import multiprocessing.util
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -54,9 +53,6 @@ def _start(start: Callable[..., Callable[[Any], Any]], arguments: tuple[Any, ...
     # One thread per process: more would wait for each other.
     torch.set_num_threads(1)
     _worker["run"] = start(*arguments)
-    # Before anything that is registered with atexit: a simulator is to let go of its OpenGL context
-    # while there is an OpenGL.
-    multiprocessing.util.Finalize(None, _worker.clear, exitpriority=0)
 
 
 def _run(job: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import weakref
 
@@ -31,8 +32,9 @@ class Cameras:
         self._renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = False
         self._renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = False
         self._static = _static_camera()
-        # At the end of the process too: MuJoCo's own clean-up comes after OpenGL's there.
         self.close = weakref.finalize(self, self._renderer.close)
+        # At the end of the process before OpenGL's own end, which registered itself just now.
+        atexit.register(self.close)
 
     def pictures(self, data: mujoco.MjData) -> tuple[np.ndarray, np.ndarray]:
         """The static and the wrist camera's picture, each uint8 (height, width, 3) RGB."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import multiprocessing.util
 import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
@@ -94,10 +93,6 @@ class _Recorder:
             self._folder, plan, self._settings, self._robot, self._after_attempt, self._leader
         )
 
-    def close(self) -> None:
-        """Free the OpenGL context."""
-        self._robot.close()
-
     def _after_attempt(self, success: bool) -> None:
         self._attempts.put(success)
         if self._stop.is_set() or not multiprocessing.parent_process().is_alive():
@@ -121,8 +116,6 @@ def _start(
     attempts.cancel_join_thread()
     leader = None if open_leader is None else open_leader()
     _recorder = _Recorder(folder, settings, leader, stop, attempts)
-    # Before anything that is registered with atexit, while there is an OpenGL.
-    multiprocessing.util.Finalize(None, _recorder.close, exitpriority=0)
 
 
 def _record(plan: BagPlan) -> BagSummary:

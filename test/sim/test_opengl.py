@@ -29,3 +29,15 @@ def test_opengl_that_cannot_draw_is_an_error_with_a_way_out():
     done = subprocess.run([sys.executable, "-c", program], text=True, capture_output=True,
                           env=environment | {"MUJOCO_GL": "glfw"})
     assert "MUJOCO_GL=glfw" in done.stdout and "set MUJOCO_GL=osmesa" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("library", opengl._LIBRARIES)
+def test_a_process_that_leaves_a_robot_open_ends_quietly(library):
+    if not opengl._is_installed(library):
+        pytest.skip(f"{library} is not installed")
+    # PyTorch's own preparations for the end come before OpenGL's: without more, so would the robot.
+    program = "import torch; from deer_ros.sim.robot import SimulatedRobot as R\n"
+    program += "for task in 'reach', 'push': r = R(); r.reset(task, 0); r.pictures()"
+    done = subprocess.run([sys.executable, "-c", program], text=True, capture_output=True,
+                          env=os.environ | {"MUJOCO_GL": library})
+    assert (done.returncode, done.stderr) == (0, "")
