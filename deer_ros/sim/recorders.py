@@ -79,16 +79,25 @@ class _Recorder:
     """What a process keeps from bag to bag."""
 
     def __init__(
-        self, folder: Path, settings: Settings, leader: Leader | None, stop: Event, attempts: Queue
+        self,
+        folder: Path,
+        settings: Settings,
+        open_leader: Callable[[], Leader] | None,
+        stop: Event,
+        attempts: Queue,
     ) -> None:
         self._folder = folder
         self._settings = settings
-        self._leader = leader
+        self._open_leader = open_leader
+        self._leader: Leader | None = None
         self._stop = stop
         self._attempts = attempts
         self._robot = SimulatedRobot(settings.height, settings.width)
 
     def record(self, plan: BagPlan) -> BagSummary:
+        # Not when the process starts: what is wrong with a leader would not reach the parent.
+        if self._leader is None and self._open_leader is not None:
+            self._leader = self._open_leader()
         return record_bag(
             self._folder, plan, self._settings, self._robot, self._after_attempt, self._leader
         )
@@ -114,8 +123,7 @@ def _start(
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Progress that the parent no longer reads must not keep this process alive.
     attempts.cancel_join_thread()
-    leader = None if open_leader is None else open_leader()
-    _recorder = _Recorder(folder, settings, leader, stop, attempts)
+    _recorder = _Recorder(folder, settings, open_leader, stop, attempts)
 
 
 def _record(plan: BagPlan) -> BagSummary:

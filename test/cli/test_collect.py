@@ -16,6 +16,7 @@ from tiny_model import write_tiny_model
 from deer_ros.checkpoint.fingerprint import weights_fingerprint
 from deer_ros.cli.main import main
 from deer_ros.data.bags import read_episodes
+from deer_ros.model.config import ProprioceptionConfig
 from deer_ros.sim.collection import SimulatorUnits
 
 SMALL = ["--height", "32", "--width", "32"]
@@ -83,6 +84,16 @@ def test_a_policy_leads_and_another_one_does_not_mix_with_it(tmp_path, capfd):
         assert collect(led, *options, *policy) == 2
         message = capfd.readouterr().err
         assert message.count("\n") == 1 and said in message.split("now asked is")[1]
+
+
+def test_a_policy_that_reads_what_this_robot_does_not_know_is_told_in_a_sentence(tmp_path, capfd):
+    sensed = ProprioceptionConfig(("joint.elbow",), (0.0,), (1.0,))
+    model = write_tiny_model(tmp_path / "model", proprioception=sensed)
+    out = tmp_path / "out"
+    assert collect(out, "--tasks", "reach", "--episodes", "1", "--policy", str(model)) == 2
+    message = capfd.readouterr().err
+    assert message.count("\n") == 1 and "joint.elbow" in message
+    assert list(out.iterdir()) == []
 
 
 def test_more_episodes_and_a_damaged_bag_are_recorded_and_the_rest_kept(tmp_path, capfd):
