@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deer_ros.report.files import write_json
+from deer_ros.report.files import locked, write_json
 from deer_ros.sim.tasks import DEMONSTRATION_TASKS, TASKS, find_task
 
 if TYPE_CHECKING:
@@ -59,9 +59,9 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.seed, arguments.noise, arguments.height, arguments.width,
         policy=_fingerprint(arguments.policy),
     )
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    summaries = _existing(arguments.out, settings)
-    _record_missing(arguments, settings, summaries)
+    with locked(arguments.out, "collects"):
+        summaries = _existing(arguments.out, settings)
+        _record_missing(arguments, settings, summaries)
     content = manifest(list(summaries.values()))
     if arguments.json:
         print(json.dumps(content, indent=2))

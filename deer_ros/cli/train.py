@@ -68,8 +68,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     from deer_ros.data.lerobot_keys import LeRobotKeys
     from deer_ros.data.readers import read_all_episodes
+    from deer_ros.report.files import locked
     from deer_ros.training.config import TrainingConfig
-    from deer_ros.training.folder import check_same_run, locked, remember_run
+    from deer_ros.training.folder import check_same_run, remember_run
 
     config = TrainingConfig.load(arguments.config, arguments.changes)
     check_same_run(arguments.out, arguments.data, config)
@@ -92,7 +93,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     first = _is_first()
-    mine = locked(arguments.out) if first else nullcontext()
+    mine = locked(arguments.out, "trains") if first else nullcontext()
     with mine, _reporting(arguments.out, first) as report:
         training = TrainingRun(
             config, episodes, arguments.out, report, on_bad=on_bad, evaluate=evaluate,

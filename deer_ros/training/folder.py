@@ -2,36 +2,17 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from deer_ros.model.schema import from_dict, to_dict
 from deer_ros.training.config import TrainingConfig
 
-DATA, CONFIG, LOCK = "data.json", "config.json", "run.lock"
+DATA, CONFIG = "data.json", "config.json"
 # What says how a run is watched, and changes nothing in what it learns.
 MAY_CHANGE = ("evaluation", "checkpoint_every_steps", "log_every_steps", "processes")
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Nobody else trains in `folder` meanwhile; ValueError where somebody does.
-
-    The lock is the kernel's: whatever way a process ends, it is gone with it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ValueError(
-                f"another process trains in {folder}; wait for it, end it, or name another --out."
-            ) from error
-        yield
 
 
 def check_same_run(folder: Path, data: Sequence[Path], config: TrainingConfig) -> None:

@@ -17,6 +17,7 @@ from deer_ros.checkpoint.fingerprint import weights_fingerprint
 from deer_ros.cli.main import main
 from deer_ros.data.bags import read_episodes
 from deer_ros.model.config import ProprioceptionConfig
+from deer_ros.report.files import LOCK, locked
 from deer_ros.sim.collection import SimulatorUnits
 
 SMALL = ["--height", "32", "--width", "32"]
@@ -35,7 +36,7 @@ def collected(tmp_path_factory) -> Path:
 
 def test_collecting_makes_bags_and_a_manifest(collected):
     assert sorted(path.name for path in collected.iterdir()) == [
-        "drawer-close-000", "manifest.json", "reach-000",
+        LOCK, "drawer-close-000", "manifest.json", "reach-000",
     ]
     content = json.loads((collected / "manifest.json").read_text())
     episodes = list(read_episodes(collected, SimulatorUnits()))
@@ -52,6 +53,14 @@ def test_collecting_again_keeps_what_is_there_and_prints_the_manifest(collected,
     printed = json.loads(capsys.readouterr().out)
     assert printed == json.loads((collected / "manifest.json").read_text())
     assert {path: path.stat().st_mtime_ns for path in collected.glob("*/*")} == before
+
+
+def test_two_processes_do_not_collect_into_one_folder(collected, capsys):
+    before = sorted(path.name for path in collected.iterdir())
+    with locked(collected, "collects"):
+        assert collect(collected, "--tasks", "push", "--episodes", "1") == 2
+    assert f"another process collects in {collected}" in capsys.readouterr().err
+    assert sorted(path.name for path in collected.iterdir()) == before
 
 
 def test_other_settings_do_not_mix_with_what_is_there(collected, capsys):
@@ -93,7 +102,7 @@ def test_a_policy_that_reads_what_this_robot_does_not_know_is_told_in_a_sentence
     assert collect(out, "--tasks", "reach", "--episodes", "1", "--policy", str(model)) == 2
     message = capfd.readouterr().err
     assert message.count("\n") == 1 and "joint.elbow" in message
-    assert list(out.iterdir()) == []
+    assert [path.name for path in out.iterdir()] == [LOCK]
 
 
 def test_more_episodes_and_a_damaged_bag_are_recorded_and_the_rest_kept(tmp_path, capfd):
@@ -163,4 +172,4 @@ def test_an_interrupted_run_leaves_no_half_written_bag_and_no_process(tmp_path):
         guard.cancel()
     assert "Traceback" not in errors
     # It did not wait for the bags that it was at, and left nothing of them.
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [tmp_path / LOCK]

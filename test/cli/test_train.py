@@ -15,8 +15,8 @@ from deer_ros.data.bags import EpisodeBagWriter
 from deer_ros.model.schema import to_dict
 from deer_ros.observation import Observation
 from deer_ros.policy import DeerPolicy
+from deer_ros.report.files import locked
 from deer_ros.report.json_lines import read_lines
-from deer_ros.training.folder import locked
 
 
 @pytest.fixture
@@ -123,7 +123,7 @@ def test_a_model_can_be_trained_for_one_depth_alone(bag, config, tmp_path):
 
 def test_two_processes_do_not_train_in_one_folder(bag, config, tmp_path, capsys):
     out = tmp_path / "run"
-    with locked(out):
+    with locked(out, "trains"):
         assert train(config, bag, out) == 2
         assert f"another process trains in {out}" in capsys.readouterr().err
     assert train(config, bag, out) == 0
