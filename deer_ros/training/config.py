@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,6 +73,9 @@ class PolicyPhase:
     window, as in the original.
     meaning_weight: of a loss that asks every exit, as in the language phase, what was meant, so
     that layers do not forget it as they learn to act; 0: they keep still instead.
+    gates: what the gates of cross-attention begin at, whose tanh scales what is seen; 0 is closed.
+    null: 0 where layers know words that nothing asks for (a language phase, no `meaning_weight`),
+    else 1. A model that is started from brings its own.
     paraphrases: a window is told any instruction of the meaning of its own, of `language.tasks`.
     decay_gated_only: weight decay on gated cross-attention alone, as in the original.
     cosine: learning rate falls to a twentieth over each of these phases; else it stays.
@@ -103,6 +107,7 @@ class PolicyPhase:
     constant_exit_weight: float = 0.0
     episodes_alike: bool = False
     meaning_weight: float = 0.0
+    gates: float | None = None
     paraphrases: bool = False
     trained: tuple[str, ...] | None = None
     shift_px: tuple[int, ...] = (0, 0)
@@ -116,6 +121,8 @@ class PolicyPhase:
                     f"policy.trained has {part!r}; allowed are {', '.join(PARTS)}."
                 )
         _check_precision("policy", self.precision)
+        if self.gates is not None and not 0 <= self.gates < math.inf:
+            raise ValueError(f"policy.gates is {self.gates}; it must be a number from 0, or null.")
         if len(self.shift_px) != 2 or min(self.shift_px) < 0:
             raise ValueError(
                 f"policy.shift_px is {list(self.shift_px)}; it must be two numbers of pixels from "
@@ -217,11 +224,23 @@ class TrainingConfig:
     log_every_steps: int = 20
 
     def __post_init__(self) -> None:
+        if self.policy.gates is not None and self.start_from:
+            raise ValueError(
+                f"policy.gates is {self.policy.gates}; a model that is started from brings its own "
+                "gates. Leave policy.gates or start_from out."
+            )
         if self.policy.meaning_weight and (self.start_from or not self.language.steps):
             raise ValueError(
                 f"policy.meaning_weight is {self.policy.meaning_weight}; it keeps what a language "
                 "phase taught, and there is none. Set language.steps, or leave the weight at 0."
             )
+
+    @property
+    def first_gates(self) -> float:
+        """What the gates of cross-attention begin at, of a model that is trained from nothing."""
+        if self.policy.gates is not None:
+            return self.policy.gates
+        return 0.0 if self.language.steps and not self.policy.meaning_weight else 1.0
 
     @property
     def trained_parts(self) -> tuple[str, ...]:

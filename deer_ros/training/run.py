@@ -103,7 +103,6 @@ class TrainingRun:
             start = new_model(model_config, self.frames, learned, said, config.seed)
         self.start = start
         self.model = start.model.to(self.accelerator.device)
-        self.knows_words = start.pretrained or config.language.steps > 0
 
     def __call__(self) -> Path:
         """Train what is not trained yet; the model directory."""
@@ -111,8 +110,7 @@ class TrainingRun:
         if not self.start.pretrained:
             self._train_vision()
             read_outs = self._train_language()
-        if not self.knows_words:
-            open_gates(self.model)
+            open_gates(self.model, self.config.first_gates)
         torch.manual_seed(self.config.seed)
         training = MultiExitTraining(
             self.model, self.config.policy, self.start.pretrained,

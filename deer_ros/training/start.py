@@ -75,12 +75,12 @@ def _normalisation(config: ProprioceptionConfig, sensed: np.ndarray) -> Proprioc
     )
 
 
-def open_gates(model: DeerModel) -> None:
-    """Let a model trained from nothing see the pictures from its first step.
+def open_gates(model: DeerModel, gate: float) -> None:
+    """Let a model trained from nothing see the pictures from its first step, if `gate` is above 0.
 
-    Closed gates protect a language model that knows something already.
+    Closed gates protect layers that know words; from them a small model learns slowly to look.
     """
     for layer in model.layers:
         if layer.cross_attention is not None:
-            nn.init.ones_(layer.cross_attention.attention_gate)
-            nn.init.ones_(layer.cross_attention.feed_forward_gate)
+            nn.init.constant_(layer.cross_attention.attention_gate, gate)
+            nn.init.constant_(layer.cross_attention.feed_forward_gate, gate)

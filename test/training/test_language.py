@@ -16,7 +16,7 @@ from torch import nn
 from deer_ros.model.deer import DeerModel
 from deer_ros.model.prompt import PromptEncoder, word_tokenizer
 from deer_ros.policy import DeerPolicy
-from deer_ros.training.config import LanguagePhase, TrainingConfig
+from deer_ros.training.config import LanguagePhase, PolicyPhase, TrainingConfig
 from deer_ros.training.instructions import meanings_of
 from deer_ros.training.language_phase import MeaningClassifier, Sentences
 from deer_ros.training.losses import meaning_loss
@@ -152,6 +152,25 @@ def test_layers_that_are_asked_what_was_meant_learn_to_see_too(tmp_path):
     assert moved and not any(torch.equal(model[n], known[f"model.{n}"]) for n in moved)
     losses = {step: line for (phase, step), line in heard.lines.items() if phase == "policy"}
     assert all(line["meaning"] > 0 and line["validation_meaning"] > 0 for line in losses.values())
+
+
+@pytest.mark.parametrize(("policy", "gate"), [
+    ({"meaning_weight": 0.5}, 1.0), ({"meaning_weight": 0.5, "gates": 0.3}, 0.3), ({}, 0.0),
+])
+def test_layers_look_from_the_first_step_on_unless_that_would_cost_them_words(
+    tmp_path, policy, gate
+):
+    model = run(tmp_path, **policy)[0].model.state_dict()
+    gates = [float(values) for name, values in model.items() if name.endswith("_gate")]
+    # They moved a little as they learned.
+    assert gates == pytest.approx([gate] * len(gates), abs=0.1)
+
+
+def test_a_model_that_is_started_from_brings_its_own_gates():
+    with pytest.raises(ValueError, match="policy.gates is 0.5; a model that is started from"):
+        TrainingConfig(start_from="model", policy=PolicyPhase(gates=0.5))
+    with pytest.raises(ValueError, match="policy.gates is -1; it must be a number from 0"):
+        PolicyPhase(gates=-1)
 
 
 def test_what_is_meant_costs_the_mean_over_exits_and_nothing_where_it_is_unknown():
