@@ -11,7 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deer_ros.report.files import locked, write_json
+from deer_ros.report.files import write_json
+from deer_ros.report.locks import locked
 from deer_ros.sim.tasks import DEMONSTRATION_TASKS, TASKS, find_task
 
 if TYPE_CHECKING:

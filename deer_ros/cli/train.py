@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from deer_ros.data.lerobot_keys import LeRobotKeys
     from deer_ros.data.readers import read_all_episodes
-    from deer_ros.report.files import locked
+    from deer_ros.report.locks import locked
     from deer_ros.training.config import TrainingConfig
     from deer_ros.training.folder import check_same_run, remember_run
 

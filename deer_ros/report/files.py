@@ -1,39 +1,13 @@
-"""Files that are whole or absent: written beside their place, then moved into it.
-
-And folders that one process at a time writes into.
-"""
+"""Files that are whole or absent: written beside their place, then moved into it."""
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
 import numpy as np
-
-LOCK = ".lock"
-
-
-@contextmanager
-def locked(folder: Path, doing: str) -> Iterator[None]:
-    """Nobody else does so in `folder` meanwhile; ValueError where somebody does.
-
-    doing: in words, as "trains". The lock is the kernel's: whatever way a process ends, it is gone
-    with it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ValueError(
-                f"another process {doing} in {folder}; wait for it, end it, or name another --out."
-            ) from error
-        yield
 
 
 def write_json(path: str | Path, content: dict) -> None:

@@ -17,7 +17,7 @@ from deer_ros.checkpoint.fingerprint import weights_fingerprint
 from deer_ros.cli.main import main
 from deer_ros.data.bags import read_episodes
 from deer_ros.model.config import ProprioceptionConfig
-from deer_ros.report.files import LOCK, locked
+from deer_ros.report.locks import LOCK, locked
 from deer_ros.sim.collection import SimulatorUnits
 
 SMALL = ["--height", "32", "--width", "32"]

@@ -15,8 +15,8 @@ from deer_ros.data.bags import EpisodeBagWriter
 from deer_ros.model.schema import to_dict
 from deer_ros.observation import Observation
 from deer_ros.policy import DeerPolicy
-from deer_ros.report.files import locked
 from deer_ros.report.json_lines import read_lines
+from deer_ros.report.locks import locked
 
 
 @pytest.fixture

@@ -1,0 +1,28 @@
+"""Folders that one process at a time writes into."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+LOCK = ".lock"
+
+
+@contextmanager
+def locked(folder: Path, doing: str) -> Iterator[None]:
+    """Nobody else does so in `folder` meanwhile; ValueError where somebody does.
+
+    doing: in words, as "trains". The lock is the kernel's: whatever way a process ends, it is gone
+    with it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(
+                f"another process {doing} in {folder}; wait for it, end it, or name another --out."
+            ) from error
+        yield
