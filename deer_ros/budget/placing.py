@@ -27,7 +27,11 @@ UNITS = {"average_gflops": "GFLOPs", "average_ms": "ms"}
 
 @dataclass(frozen=True)
 class Place:
-    """A place on a ladder: the budget that put it there, and in which costs (K,)."""
+    """A place on a ladder of thresholds.
+
+    binding: the budget that put it there. cost_name, costs: what the ladder counts, and what
+    leaving at every permitted exit costs in that, (K,). knob: which row, or between which two.
+    """
 
     binding: str
     cost_name: str
@@ -43,9 +47,10 @@ class Place:
 
 @dataclass(frozen=True)
 class Placing:
-    """Finds the place of a budget. Arrays have one entry per permitted exit, K of them.
+    """Finds the place of a budget; all methods raise BudgetError where it has none.
 
-    calibration: None is enough for `costs` and `check_reachable` alone.
+    Arrays have one entry per permitted exit, K of them. calibration: None is enough for `costs` and
+    `check_reachable` alone.
     """
 
     budget: Budget
@@ -67,9 +72,9 @@ class Placing:
         found = keeping or [self._lowered(c, names) for c in candidates]
         return min(found, key=lambda c: float(c.ladder.at(c.ladder.error, c.knob)))
 
-    def _lowered(self, candidate: Place, names: list[str]) -> Place:
-        for row in range(int(candidate.knob), -1, -1):
-            lower = replace(candidate, knob=float(row))
+    def _lowered(self, place: Place, names: list[str]) -> Place:
+        for row in range(int(place.knob), -1, -1):
+            lower = replace(place, knob=float(row))
             if all(self._keeps(lower, name) for name in names):
                 break
         return lower
@@ -118,8 +123,8 @@ class Placing:
                 )
         return found
 
-    def _keeps(self, candidate: Place, name: str) -> bool:
-        mean = float(candidate.shares @ self.costs(name))
+    def _keeps(self, place: Place, name: str) -> bool:
+        mean = float(place.shares @ self.costs(name))
         return mean <= getattr(self.budget, name) * (1 + 1e-9)
 
     def _ladder(self, costs: np.ndarray, asked: float) -> Frontier:
@@ -166,6 +171,7 @@ class Placing:
         return "ms" if name == "average_ms" else f"{self.budget.scope}_gflops"
 
     def check_reachable(self, name: str, asked: float, lowest: float, highest: float) -> None:
+        """BudgetError where `asked` is below the lowest cost; it names the whole interval."""
         if asked >= lowest * (1 - 1e-9):
             return
         of = f" (scope {self.budget.scope})" if name == "average_gflops" else ""
