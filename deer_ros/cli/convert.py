@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import sys
 from collections import Counter
 from pathlib import Path
@@ -41,24 +40,19 @@ def run(arguments: argparse.Namespace) -> int:
     """Convert; 0 when the directory is written. Interrupted or refused, it leaves nothing."""
     from deer_ros.checkpoint import convert_official
 
-    # A kind request to end must not leave a half-written folder behind.
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        with _bar() as bar:
-            task = bar.add_task("writing", total=None)
-            conversion = convert_official(
-                arguments.out,
-                deer=arguments.deer,
-                clip=arguments.clip,
-                tokenizer=arguments.tokenizer,
-                mpt=arguments.mpt,
-                openflamingo=arguments.openflamingo,
-                config=arguments.config,
-                preset=arguments.preset,
-                progress=lambda done, total: bar.update(task, completed=done, total=total),
-            )
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    with _bar() as bar:
+        task = bar.add_task("writing", total=None)
+        conversion = convert_official(
+            arguments.out,
+            deer=arguments.deer,
+            clip=arguments.clip,
+            tokenizer=arguments.tokenizer,
+            mpt=arguments.mpt,
+            openflamingo=arguments.openflamingo,
+            config=arguments.config,
+            preset=arguments.preset,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
     if arguments.json:
         print(json.dumps(_facts(conversion), indent=2))
     else:

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import argparse
 import ast
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -28,13 +31,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         command = import_module(f"deer_ros.cli.{asked}") if asked else None
         arguments = _parser(commands, asked, command).parse_args(argv)
-        return command.run(arguments)
+        with _termination_interrupts():
+            return command.run(arguments)
     except ModuleNotFoundError as error:
         return _fail(asked, f"the Python module {error.name} is not installed.")
     except (ValueError, OSError) as error:
         return _fail(asked, str(error))
     except KeyboardInterrupt:
         return INTERRUPTED
+
+
+@contextmanager
+def _termination_interrupts() -> Iterator[None]:
+    """A kind request to end is like Ctrl-C: nothing half-written stays, and no process of ours."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def find_commands(folder: Path) -> dict[str, str]:

@@ -151,7 +151,11 @@ def wait_until(condition, deadline_s: float = 60.0) -> None:
         time.sleep(0.02)
 
 
-def test_an_interrupted_run_leaves_no_half_written_bag_and_no_process(tmp_path):
+# A terminal's Ctrl-C goes to the whole group, `kill` and its like to the command alone.
+@pytest.mark.parametrize(("send", "number"), [
+    (os.killpg, signal.SIGINT), (os.kill, signal.SIGTERM),
+])
+def test_an_interrupted_run_leaves_no_half_written_bag_and_no_process(tmp_path, send, number):
     process = subprocess.Popen(
         [sys.executable, "-m", "deer_ros.cli", "collect", "--out", str(tmp_path), *SMALL,
          "--tasks", "reach", "--episodes", "400", "--processes", "2"],
@@ -163,8 +167,7 @@ def test_an_interrupted_run_leaves_no_half_written_bag_and_no_process(tmp_path):
     guard.start()
     try:
         wait_until(lambda: len(list(tmp_path.glob("*.partial/*/*.mcap"))) == 2)
-        # As a terminal does: to the whole group.
-        os.killpg(process.pid, signal.SIGINT)
+        send(process.pid, number)
         # The end of the pipe comes when the last process that holds it is gone.
         errors = process.stderr.read()
         assert process.wait() == 130
