@@ -90,6 +90,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     from deer_ros.training.run import TrainingRun
 
+    if "WORLD_SIZE" in os.environ and not torch.cuda.is_available():
+        # Where there is no GPU and it is not told so, accelerate takes every process for the only.
+        os.environ["ACCELERATE_USE_CPU"] = "true"
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     first = _is_first()

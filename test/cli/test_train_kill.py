@@ -47,8 +47,13 @@ def setting(tmp_path_factory) -> tuple[Path, Path]:
 def start(setting, out: Path, processes: int) -> subprocess.Popen:
     config, data = map(str, setting)
     command = [sys.executable, "-m", "deer_ros.cli", "train", config, "--data", data]
-    command += ["--out", str(out), "--threads", "1", "--cpu", "--processes", str(processes)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    command += ["--out", str(out), "--threads", "1", "--processes", str(processes)]
+    # Two find out by themselves that there is no GPU.
+    command += ["--cpu"] if processes == 1 else []
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+    )
 
 
 def finish(process: subprocess.Popen) -> None:
