@@ -1,12 +1,14 @@
 """The policy node with a model that fails on request. Started by test/policy_client.py.
 
 The instruction says what the model does: `think long` (half a second of real work), `answer nan`,
-`answer inf`, `fail`; anything else is answered by the model in the directory.
+`answer inf`, `fail`; anything else is answered by the model in the directory. END_AFTER_GOAL in
+the environment: the node begins to end when its goal has just ended.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 import threading
 import time
@@ -42,6 +44,31 @@ class Obedient:
         return step
 
 
+class AfterGoal(threading.Event):
+    """Set by the callback that ends the goal, so that no other callback runs in between."""
+
+    def __init__(self, goals):
+        super().__init__()
+        self._asked, self._watch = False, goals.watch
+        goals.watch = self.watch
+
+    def set(self):
+        self._asked = True
+
+    def watch(self):
+        asked = self._asked
+        self._watch()
+        if asked:
+            super().set()
+
+
+def make_node() -> PolicyNode:
+    node = PolicyNode(load=Obedient)
+    if "END_AFTER_GOAL" in os.environ:
+        node.stopping = AfterGoal(node._goals)
+    return node
+
+
 def _work(duration_s: float) -> None:
     """As a model does: one product after the other, each of them outside of Python."""
     matrix = np.ones((200, 200), np.float32)
@@ -54,4 +81,4 @@ if __name__ == "__main__":
     # As libraries do when they are imported: a thread that any signal may be delivered to.
     threading.Thread(target=time.sleep, args=(1e6,), daemon=True).start()
     use_shipped_profile()
-    sys.exit(main(make_node=lambda: PolicyNode(load=Obedient)))
+    sys.exit(main(make_node=make_node))

@@ -192,7 +192,11 @@ def test_a_fault_that_is_latched_ends_a_goal_and_refuses_others(node):
     assert result.success
 
 
-def test_a_planner_is_told_that_the_node_ends(tmp_path, model):
+@pytest.mark.parametrize("goal_ends_first", [False, True])
+def test_a_planner_is_told_that_the_node_ends(tmp_path, model, monkeypatch, goal_ends_first):
+    """Also where the goal ends, for that reason, before the node begins to end."""
+    if goal_ends_first:
+        monkeypatch.setenv("END_AFTER_GOAL", "1")
     with running_policy(tmp_path, model=model, allow_simulation_model=True) as client:
         client.wait_until(lambda: client.state() == "active")
         client.feeding = True

@@ -58,6 +58,8 @@ class Goals:
         self._loop = loop
         self._now_ns = now_ns
         self._goal: _Goal | None = None
+        # When a result was last handed over, to be sent: on the monotonic clock.
+        self._finished_s = -math.inf
         # Budgets to go back to, and those of the goal, by parameter.
         self._before: dict[str, Any] = {}
         self._own: dict[str, Any] = {}
@@ -85,12 +87,10 @@ class Goals:
                 state=told[1], reason=told[2]))
 
     def end(self, executor: Executor) -> None:
-        """The node ends: tell whoever waits for the goal, if there is one."""
-        if self._goal is not None:
-            self.watch()
-            ends_s = time.monotonic() + LAST_WORDS_S
-            while time.monotonic() < ends_s:
-                executor.spin_once(timeout_sec=0.01)
+        """The node ends: tell whoever waits for the goal, if there is one, or was just now."""
+        self.watch()
+        while time.monotonic() < self._finished_s + LAST_WORDS_S:
+            executor.spin_once(timeout_sec=0.01)
 
     def _on_request(self, request: ExecuteInstruction.Goal) -> GoalResponse:
         try:
@@ -182,6 +182,7 @@ class Goals:
         self._server.finish(handle, ExecuteInstruction.Result(
             success=stop.reason in _SUCCESS, reason=int(stop.reason), detail=stop.detail,
             steps=self._loop.stepper.record.steps - goal.first_step))
+        self._finished_s = time.monotonic()
 
 
 def budget_parameters(words: Sequence[str]) -> dict[str, Any]:
