@@ -7,6 +7,7 @@ import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from deer_ros.budget.cadence import Cadence
 from deer_ros.budget.criterion import check_metric
 from deer_ros.model.config import LEARNED, DeerConfig
 
@@ -16,15 +17,15 @@ class ExitRule:
     """The rule in force, immutable, so that a step sees one whole.
 
     exits: layers (from 1) of the permitted exits. thresholds: one per exit of the model, infinite
-    from the deepest permitted one on, which is always taken. asked: what they would be at full
-    depth; the model's own where fewer were given. ensemble: answer with the mean of the taken exit
-    and the one before it.
+    from the deepest permitted one on, which is always taken. cadence: which steps ask, and what the
+    others do. asked: what the thresholds would be at full depth; the model's own where fewer were
+    given. ensemble: answer with the mean of the taken exit and the one before it.
     """
 
     exits: tuple[int, ...]
     thresholds: tuple[float, ...]
     metric: str
-    steps_per_decision: int
+    cadence: Cadence
     asked: tuple[float, ...]
     ensemble: bool = False
 
@@ -36,21 +37,18 @@ class ExitRule:
         thresholds: Sequence[float] | None = None,
         metric: str | None = None,
         max_layer: int | None = None,
-        steps_per_decision: int = 1,
+        cadence: Cadence | None = None,
         ensemble: bool = False,
     ) -> ExitRule:
         """A checked rule for a model of which `built_layers` are there; None takes the model's own.
 
-        Raises ValueError with a sentence for a wrong number of thresholds, NaN, an unknown metric,
-        a `max_layer` before the first exit or `steps_per_decision` below 1.
+        Raises ValueError with a sentence for a wrong number of thresholds, NaN, an unknown metric
+        or a `max_layer` before the first exit.
         """
         metric = config.metric if metric is None else metric
         check_metric(metric)
         config.check_metric(metric)
-        if not isinstance(steps_per_decision, numbers.Integral) or steps_per_decision < 1:
-            raise ValueError(
-                f"steps_per_decision is {steps_per_decision!r}; it must be a whole number from 1."
-            )
+        cadence = Cadence.of(config) if cadence is None else cadence
         if not isinstance(max_layer, (numbers.Integral, type(None))):
             raise ValueError(f"max_layer is {max_layer!r}; it must be a whole number or None.")
         deepest = built_layers if max_layer is None else min(max_layer, built_layers)
@@ -67,22 +65,30 @@ class ExitRule:
         kept = given[: len(exits) - 1]
         always = (math.inf,) * (count - len(kept))
         asked = given if len(given) == count else kept + config.thresholds[len(kept) :]
-        return cls(exits, kept + always, metric, steps_per_decision, asked, bool(ensemble))
+        return cls(exits, kept + always, metric, cadence, asked, bool(ensemble))
 
     def at_depth(self, config: DeerConfig, built_layers: int) -> ExitRule:
         """The same rule for another number of layers, all of them permitted."""
         return ExitRule.of(
-            config, built_layers, self.asked, self.metric, None, self.steps_per_decision,
-            self.ensemble,
+            config, built_layers, self.asked, self.metric, None, self.cadence, self.ensemble
         )
+
+    def held(self, step: int, decided: int | None) -> int | None:
+        """The exit that a step of an episode, counted from 0, takes unasked; None where it asks.
+
+        decided: the exit of the step before.
+        """
+        if decided is None or self.cadence.decides(step):
+            return None
+        return self.cadence.between(decided)
 
     def layers(self, exit_layer: int | None, kept: int | None) -> tuple[int, ...]:
         """Layers that a step asks, in order; the last is taken if none before it is.
 
-        exit_layer: run to that exit, asking nothing. kept: the exit of an earlier decision that
-        still holds. Exits that can never be taken (threshold below zero) are asked only where
-        the next one needs them for comparison, or an ensemble does. Raises ValueError for an
-        `exit_layer` that is no permitted exit.
+        exit_layer: run to that exit, asking nothing. kept: what `held` says; an exit that is not
+        permitted any more holds no longer. Exits that can never be taken (threshold below zero) are
+        asked only where the next one needs them for comparison, or an ensemble does. Raises
+        ValueError for an `exit_layer` that is no permitted exit.
         """
         if exit_layer is not None:
             if exit_layer not in self.exits:

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from deer_ros.budget.budget import Budget, BudgetError
+from deer_ros.budget.cadence import AVERAGES, Cadence
 from deer_ros.budget.calibration import Calibration
 from deer_ros.budget.cost import CostModel
 from deer_ros.budget.deadline import Deadline, SegmentTimes
@@ -22,8 +23,6 @@ from deer_ros.decision import StepCost
 from deer_ros.exit_rule import ExitRule
 from deer_ros.model.config import DeerConfig
 
-AVERAGES = ("average_gflops", "average_ms")
-
 
 @dataclass(frozen=True)
 class Facts:
@@ -32,7 +31,7 @@ class Facts:
     dtype: of the weights. built: layers that are loaded. limit: deepest layer that may run, None:
     all that are loaded. metric: of the criterion, None: as calibrated. tokens: length of the prompt
     in force, None before the first. table, calibration: None where there is none.
-    steps_per_decision: for how many steps an exit is kept.
+    cadence: which steps decide.
     """
 
     config: DeerConfig
@@ -43,7 +42,7 @@ class Facts:
     tokens: int | None = None
     table: CostTable | None = None
     calibration: Calibration | None = None
-    steps_per_decision: int = 1
+    cadence: Cadence = field(default_factory=Cadence)
 
     @property
     def max_layer(self) -> int:
@@ -58,15 +57,9 @@ class Facts:
 
     def solve(self, budget: Budget) -> Solution:
         """The solution for `budget`. Raises BudgetError."""
-        if budget.max_action_error is not None and self.steps_per_decision != 1:
-            raise BudgetError(
-                "max_action_error is certified for exits that are decided on at every step, and "
-                f"steps_per_decision is {self.steps_per_decision}; set that to 1, or do not ask "
-                "for an action error."
-            )
         solution = solve(
             budget, self.config, self.cost, self.table, self.calibration, self.max_layer,
-            self.dtype, self.metric,
+            self.dtype, self.metric, self.cadence,
         )  # fmt: skip
         asks_nothing = solution.ladder is None and not any(
             name in budget.limits for name in (*AVERAGES, "max_action_error")
@@ -89,10 +82,10 @@ class Facts:
         return held.binding == "memory_mib" and held.max_layer == self.built
 
     def exit_costs(self, average: str, scope: str) -> np.ndarray:
-        """Cost of leaving at every exit, in the unit of an average budget: float64 (exits,)."""
-        if average == "average_ms":
-            return self.table.exits_ms()
-        return self.cost.exit_gflops(scope)
+        """Mean per step of deciding for every exit, in the unit of an average: float64 (exits,)."""
+        in_ms = average == "average_ms"
+        costs = self.table.exits_ms() if in_ms else self.cost.exit_gflops(scope)
+        return self.cadence.per_step(costs, self.config.exit_layers)
 
 
 @dataclass(frozen=True)
@@ -156,7 +149,7 @@ class Pacing:
     def asked(self) -> tuple:
         """All that a user asked for; as long as it is the same, means go on."""
         facts = self.facts
-        return self.budget, facts.limit, facts.metric, facts.steps_per_decision
+        return self.budget, facts.limit, facts.metric, facts.cadence
 
     @property
     def rule(self) -> ExitRule:
@@ -173,7 +166,7 @@ class Pacing:
         return self._rule_of(self._ladder.row(knob, self.spent.steps))
 
     def learn(self, cost: StepCost, decides: bool = True) -> None:
-        """Take in what a step cost. decides: False where it kept an earlier step's exit."""
+        """Take in what a step cost. decides: False where it asked nothing."""
         self.spent = self.spent.plus(cost)
         for average, tracker in self._trackers.items():
             in_ms = average == "average_ms"
@@ -241,6 +234,6 @@ class Pacing:
             thresholds = run.thresholds if self._ladder is None else self._ladder.thresholds[row]
             self._rules[row] = ExitRule.of(
                 self.facts.config, run.max_layer, thresholds, run.metric,
-                steps_per_decision=self.facts.steps_per_decision,
+                cadence=self.facts.cadence,
             )
         return self._rules[row]

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from deer_ros.budget.budget import Budget, BudgetError
+from deer_ros.budget.cadence import AVERAGES, Cadence
 from deer_ros.budget.calibration import Calibration
 from deer_ros.budget.cost import CostModel
 from deer_ros.budget.presets import find_preset
@@ -30,7 +31,7 @@ from deer_ros.model.action_head import HeadState
 from deer_ros.model.config import DeerConfig
 from deer_ros.model.language import Prompt
 from deer_ros.observation import Observation
-from deer_ros.pacing import AVERAGES, Facts, Pacing, Steady
+from deer_ros.pacing import Facts, Pacing, Steady
 from deer_ros.resources import find_model
 from deer_ros.walk import Timer, explain, walk
 
@@ -138,20 +139,22 @@ class DeerPolicy:
         thresholds: Sequence[float],
         metric: str = "l2",
         max_layer: int | None = None,
-        steps_per_decision: int = 1,
+        steps_per_decision: int | None = None,
         ensemble: bool = False,
+        max_layer_between: int | None = None,
     ) -> None:
         """Take exit k when its delta is at most threshold k, from the next step on; ends a budget.
 
         thresholds: one per exit of the model, or per exit up to `max_layer`; the deepest permitted
-        exit is taken anyway. steps_per_decision: ask the criterion every n steps and keep the exit
-        in between. ensemble: answer with the mean of the taken exit and the one before it (the
+        exit is taken anyway. steps_per_decision: ask the criterion every n steps, and keep the exit
+        in between; max_layer_between: but no deeper than that, 0: as deep as it is; None: as the
+        model does. ensemble: answer with the mean of the taken exit and the one before it (the
         recurrent state is the taken exit's all the same).
         Raises ValueError and changes nothing where a value is not allowed.
         """
         self.rule = ExitRule.of(
-            self.config, self.model.max_layer, thresholds, metric, max_layer, steps_per_decision,
-            ensemble,
+            self.config, self.model.max_layer, thresholds, metric, max_layer,
+            Cadence.of(self.config, steps_per_decision, max_layer_between), ensemble,
         )  # fmt: skip
 
     def set_preset(self, name: str) -> None:
@@ -170,19 +173,22 @@ class DeerPolicy:
         budget: Budget,
         max_layer: int | None = None,
         metric: str | None = None,
-        steps_per_decision: int = 1,
+        steps_per_decision: int | None = None,
+        max_layer_between: int | None = None,
     ) -> Solution:
         """Keep a budget from the next step on, instead of the rule or the budget before.
 
         The recurrent state stays; means start anew, unless the budget is the same again. max_layer,
-        metric, steps_per_decision: as in `set_thresholds`; metric None: the calibration's. Reads
-        and frees layers as `budget.memory_mib` permits.
+        metric, steps_per_decision, max_layer_between: as in `set_thresholds`; metric None: the
+        calibration's; every step decides, unless told otherwise, where no average is asked for, or
+        an action error is. Reads and frees layers as `budget.memory_mib` permits.
         Raises BudgetError, with what can be reached, where the budget cannot be met; ValueError or
         OSError for a calibration or layers that cannot be read. Then nothing has changed.
         """
         self.prepare_budgets(budget)
         built = self.depth_for(budget)
-        pacing = self._pacing(budget, built, max_layer, metric, steps_per_decision)
+        cadence = Cadence.under(budget, self.config, steps_per_decision, max_layer_between)
+        pacing = self._pacing(budget, built, max_layer, metric, cadence)
         if pacing.unmet is not None:
             raise BudgetError(pacing.unmet)
         if built != self.model.max_layer:
@@ -195,7 +201,8 @@ class DeerPolicy:
         budget: Budget,
         max_layer: int | None = None,
         metric: str | None = None,
-        steps_per_decision: int = 1,
+        steps_per_decision: int | None = None,
+        max_layer_between: int | None = None,
     ) -> None:
         """As `set_budget`, in milliseconds and with what is there: nothing is read or measured.
 
@@ -203,19 +210,20 @@ class DeerPolicy:
         Where the budget cannot be met with the instruction in force, which `check_budget` may not
         have known, as little is spent as can be, and `pacing.unmet` says why.
         """
-        built = self.model.max_layer
-        self._pace(self._pacing(budget, built, max_layer, metric, steps_per_decision))
+        cadence = Cadence.under(budget, self.config, steps_per_decision, max_layer_between)
+        self._pace(self._pacing(budget, self.model.max_layer, max_layer, metric, cadence))
 
     def check_budget(
         self, budget: Budget, max_layer: int | None = None, metric: str | None = None,
-        steps_per_decision: int = 1,
+        steps_per_decision: int | None = None, max_layer_between: int | None = None,
     ) -> Solution:
         """What `take_budget` would solve once all layers are there that the arguments permit.
 
         Changes nothing; another thread may step meanwhile. Raises BudgetError.
         """
         built = depth_within(self.model, max_layer, budget.memory_mib)
-        return self._facts(built, max_layer, metric, steps_per_decision).solve(budget)
+        cadence = Cadence.under(budget, self.config, steps_per_decision, max_layer_between)
+        return self._facts(built, max_layer, metric, cadence).solve(budget)
 
     def prepare_budgets(self, budget: Budget | None = None) -> None:
         """Read the calibration, if the model has one, and measure the model, if it was not yet.
@@ -303,7 +311,7 @@ class DeerPolicy:
         started_s = self.clock() if started_s is None else started_s
         prompt = self._prompt_of(instruction)
         rule, deadline = self.rule, self.pacing.deadline
-        kept = self._last_exit if self._steps % rule.steps_per_decision else None
+        kept = rule.held(self._steps, self._last_exit)
         begun_s = self.clock()
         inputs = self._inputs(observation)
         preprocessed_s = self.clock()
@@ -334,7 +342,7 @@ class DeerPolicy:
 
     def commit(self, step: Step) -> None:
         """Advance the recurrent state to what follows from `step`, and count what it cost."""
-        self.pacing.learn(step.cost, self._steps % self.rule.steps_per_decision == 0)
+        self.pacing.learn(step.cost, self.rule.cadence.decides(self._steps))
         self._state = step._state
         self._steps += 1
         self._last_exit = step.exit_layer
@@ -391,20 +399,20 @@ class DeerPolicy:
         return self.model.read(torch.from_numpy(ids).to(self._parameter.device)[None])
 
     def _facts(
-        self, built: int, max_layer: int | None, metric: str | None, steps_per_decision: int
+        self, built: int, max_layer: int | None, metric: str | None, cadence: Cadence
     ) -> Facts:
         """What a budget is solved from, with `built` layers loaded."""
         return Facts(
-            self.config, dtype_of(self.model), built, max_layer, metric,
-            steps_per_decision=steps_per_decision, **self._changing(built),
+            self.config, dtype_of(self.model), built, max_layer, metric, cadence=cadence,
+            **self._changing(built),
         )
 
     def _pacing(
         self, budget: Budget, built: int, max_layer: int | None, metric: str | None,
-        steps_per_decision: int,
+        cadence: Cadence,
     ) -> Pacing:
         before = self.pacing.deadline
-        facts = self._facts(built, max_layer, metric, steps_per_decision)
+        facts = self._facts(built, max_layer, metric, cadence)
         return Pacing(budget, facts, before and before.times)
 
     def _pace(self, pacing: Pacing) -> None:

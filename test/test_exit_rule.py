@@ -7,6 +7,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from tiny_model import tiny_config
 
+from deer_ros.budget.cadence import Cadence
 from deer_ros.exit_rule import ExitRule
 from deer_ros.model.config import DeerConfig, ExitConfig
 
@@ -77,6 +78,21 @@ def test_a_kept_exit_and_a_fixed_one_are_asked_alone():
     assert rule.layers(2, 4) == (2,)
 
 
+def test_steps_between_two_decisions_keep_the_exit_but_go_no_deeper_than_is_permitted():
+    for cadence, held in ((Cadence(3), 6), (Cadence(3, 4), 4)):
+        rule = ExitRule.of(config(), LAYERS, cadence=cadence)
+        assert [rule.held(step, 6) for step in range(5)] == [None, held, held, None, held]
+        assert [rule.held(step, 2) for step in range(2)] == [None, 2]
+        assert rule.held(1, None) is None
+        assert rule.at_depth(config(), 4).cadence == cadence
+
+
+def test_the_cadence_is_the_models_own_unless_another_is_given():
+    own = tiny_config(exits=ExitConfig(steps_per_decision=2, max_layer_between=3))
+    assert ExitRule.of(own, LAYERS).cadence == Cadence(2, 2)
+    assert ExitRule.of(own, LAYERS, cadence=Cadence()).cadence == Cadence()
+
+
 def test_a_kept_exit_that_is_no_longer_permitted_is_decided_anew():
     rule = ExitRule.of(config(), LAYERS, [0.1, 0.1, 0.0], max_layer=4)
     assert rule.layers(None, 6) == (1, 2, 4)
@@ -100,8 +116,6 @@ def test_a_rule_for_fewer_built_layers_stops_at_the_deepest_of_them():
         ({"max_layer": 1}, "max_layer is 1; the first exit of this model is after layer 2"),
         ({"max_layer": 0}, "max_layer is 0"),
         ({"max_layer": 4.5}, "max_layer is 4.5; it must be a whole number"),
-        ({"steps_per_decision": 0}, "steps_per_decision is 0"),
-        ({"steps_per_decision": 1.5}, "steps_per_decision is 1.5"),
     ],
 )
 def test_a_rule_that_cannot_be_is_refused(arguments, complaint):

@@ -123,6 +123,30 @@ def test_an_exit_holds_for_the_steps_of_a_decision_and_is_then_decided_anew(poli
     assert [policy.step(observation(i), TEXT).exit_layer for i in range(3)] == [4, 4, 4]
 
 
+def test_a_step_between_two_decisions_is_no_deeper_than_is_permitted(policy):
+    policy.set_thresholds([NEVER] * 3, steps_per_decision=3, max_layer_between=5)
+    taken = [policy.step(observation(i), TEXT) for i in range(5)]
+    assert [s.exit_layer for s in taken] == [6, 4, 4, 6, 4]
+    assert [s.stopped_by for s in taken] == ["deepest", "fixed", "fixed", "deepest", "fixed"]
+    policy.reset()
+    policy.set_thresholds([ALWAYS, 0, 0], steps_per_decision=2, max_layer_between=4)
+    assert [policy.step(observation(i), TEXT).exit_layer for i in range(4)] == [2] * 4
+    policy.set_thresholds([NEVER] * 3, steps_per_decision=2, max_layer_between=0)
+    assert [policy.step(observation(i), TEXT).exit_layer for i in range(4)] == [6] * 4
+
+
+def test_a_model_steps_by_its_own_cadence_unless_another_is_set(tmp_path):
+    exits = ExitConfig(thresholds=(-1e8, -1e8, 1e8), steps_per_decision=2, max_layer_between=2)
+    policy = DeerPolicy.from_pretrained(write_tiny_model(tmp_path / "m", exits=exits))
+    assert [policy.step(observation(i), TEXT).exit_layer for i in range(4)] == [6, 2, 6, 2]
+    policy.reset()
+    policy.set_thresholds([NEVER, ALWAYS, 0])
+    assert [policy.step(observation(i), TEXT).exit_layer for i in range(4)] == [4, 2, 4, 2]
+    policy.reset()
+    policy.set_thresholds([NEVER, ALWAYS, 0], steps_per_decision=1)
+    assert [policy.step(observation(i), TEXT).exit_layer for i in range(4)] == [4] * 4
+
+
 def test_a_new_episode_decides_anew(policy):
     policy.set_thresholds([ALWAYS, 0, 0], steps_per_decision=10)
     policy.step(observation(), TEXT)
@@ -356,6 +380,7 @@ def test_cameras_of_different_sizes_are_taken(policy):
 @pytest.mark.parametrize("arguments", [
     {"thresholds": [0.1]}, {"thresholds": [math.nan] * 3}, {"thresholds": [1] * 3, "metric": "x"},
     {"thresholds": [1] * 3, "max_layer": 1}, {"thresholds": [1] * 3, "steps_per_decision": 0},
+    {"thresholds": [1] * 3, "max_layer_between": 1},
 ])
 def test_thresholds_that_cannot_be_change_nothing(policy, arguments):
     policy.set_thresholds([0.3, 0.2, 0.1], "max", max_layer=4, steps_per_decision=2)

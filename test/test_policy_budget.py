@@ -113,6 +113,48 @@ def test_an_average_is_kept_where_exits_are_kept_for_several_steps(policy, share
     assert abs(policy.pacing.spent.llm_gflops - asked) <= bound
 
 
+@pytest.mark.parametrize("scope", ["llm", "step"])
+@pytest.mark.parametrize(("share", "steps"), [(0.05, 2), (0.3, 2), (0.1, 5)])
+def test_an_average_is_kept_where_steps_between_decisions_are_shallow(policy, scope, share, steps):
+    asked = between(policy, share, scope)
+    solution = policy.set_budget(
+        Budget(average_gflops=asked, scope=scope), steps_per_decision=steps, max_layer_between=2)
+    low, *_, high = costs(policy, scope)
+    width = (high - low) / steps
+    assert solution.reachable == pytest.approx((low, low + width))
+    expected = np.dot(solution.exit_shares, costs(policy, scope))
+    assert expected == pytest.approx(asked) and sum(solution.exit_shares) == pytest.approx(1)
+    assert getattr(solution, f"expected_{scope}_gflops") == pytest.approx(expected)
+    count, taken = 400, []
+    for number in range(count):
+        # From a quarter on there is one picture only, over and over.
+        taken.append(policy.step(noise(number if number < 100 else 7), TEXT).exit_layer)
+    assert {layer for number, layer in enumerate(taken) if number % steps} == {2}
+    bound = width * (1 / GAIN + steps) / count
+    assert abs(getattr(policy.pacing.spent, f"{scope}_gflops") - asked) <= bound
+
+
+def test_more_than_full_depth_at_every_decision_costs_can_be_asked_for_and_is_not_spent(policy):
+    *_, high = costs(policy)
+    solution = policy.set_budget(
+        Budget(average_gflops=high), steps_per_decision=2, max_layer_between=2)
+    assert [policy.step(noise(n), TEXT).exit_layer for n in range(4)] == [6, 2, 6, 2]
+    assert solution.expected_llm_gflops == pytest.approx((costs(policy)[0] + high) / 2)
+
+
+def test_a_models_own_cadence_saves_where_an_average_is_asked_for_and_nowhere_else(tmp_path):
+    exits = ExitConfig(steps_per_decision=2, max_layer_between=2)
+    policy = DeerPolicy.from_pretrained(write_calibrated_model(tmp_path / "own", exits=exits))
+    policy.expect(TEXT)
+    for limits, every in (
+        ({"peak_gflops": 1e9}, 1), ({"average_gflops": between(policy, 0.2)}, 2),
+        ({"max_action_error": 1.9}, 1),
+    ):
+        solution = policy.set_budget(Budget(**limits))
+        assert policy.rule.cadence.steps_per_decision == every
+        assert solution.cadence.steps_per_decision == every, limits
+
+
 @pytest.mark.parametrize("held", [0, -1, 1.5, "2"])
 def test_a_number_of_steps_per_decision_that_is_none_is_refused_before_any_step(policy, held):
     with pytest.raises(ValueError, match="steps_per_decision is .*whole number from 1"):

@@ -23,7 +23,7 @@ OPTIONAL = ("reference_poses", "expected_losses")
 
 @dataclass(frozen=True)
 class Calibration:
-    """Answers of E exits in n steps of demonstrations.
+    """Answers of E exits in n steps of demonstrations, those that decide.
 
     exit_layers: the model's exits, counted from 1. poses: float32 (n, E, 6). gripper: float32
     (n, E), probability of "open". reference_poses: float32 (n, 6), the pseudo action that the first

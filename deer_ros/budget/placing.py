@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from deer_ros.budget.budget import Budget, BudgetError
+from deer_ros.budget.cadence import Cadence
 from deer_ros.budget.calibration import Calibration
 from deer_ros.budget.cost import CostModel
 from deer_ros.budget.depth import Depth, rounded_up
@@ -30,7 +31,8 @@ class Place:
     """A place on a ladder of thresholds.
 
     binding: the budget that put it there. cost_name, costs: what the ladder counts, and what
-    leaving at every permitted exit costs in that, (K,). knob: which row, or between which two.
+    deciding for every permitted exit costs in that, per step, (K,). knob: which row, or between
+    which two.
     """
 
     binding: str
@@ -41,7 +43,7 @@ class Place:
 
     @property
     def shares(self) -> np.ndarray:
-        """Share of the steps that leaves at every permitted exit: (K,)."""
+        """Share of the decisions that is for every permitted exit: (K,)."""
         return self.ladder.at(self.ladder.shares, self.knob)
 
 
@@ -60,6 +62,7 @@ class Placing:
     calibration: Calibration | None
     metric: str
     depth: Depth
+    cadence: Cadence
 
     def for_averages(self, names: list[str]) -> Place:
         """The place of least error that keeps all averages.
@@ -155,7 +158,7 @@ class Placing:
         return Samples(deltas, self.calibration.losses(self.metric)[:exits], costs)
 
     def costs(self, name: str) -> np.ndarray:
-        """Cost of leaving at each permitted exit."""
+        """Mean per step of deciding for each permitted exit."""
         if name == "average_ms":
             if self.table is None:
                 raise BudgetError(
@@ -165,7 +168,8 @@ class Placing:
             costs = self.table.exits_ms()
         else:
             costs = self.cost.exit_gflops(self.budget.scope)
-        return np.asarray(costs, np.float64)[: self.depth.exits]
+        costs = np.asarray(costs, np.float64)[: self.depth.exits]
+        return self.cadence.per_step(costs, self.config.exit_layers)
 
     def _cost_name(self, name: str) -> str:
         return "ms" if name == "average_ms" else f"{self.budget.scope}_gflops"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from deer_ros.budget.budget import Budget, BudgetError
+from deer_ros.budget.cadence import Cadence
 from deer_ros.budget.calibration import Calibration
 from deer_ros.budget.cost import CostModel
 from deer_ros.budget.criterion import check_metric
@@ -29,8 +30,9 @@ class Solution:
     thresholds: one per permitted exit, the last infinite; where `knob` lies between two rows of the
     ladder, the cheaper one's. max_layer: the deepest permitted layer. metric: of the thresholds.
     binding: the budget that decides, or `none`. exit_shares: expected share of the steps per
-    permitted exit. expected_*: means per step; None where there is no calibration (or no table of
-    milliseconds). expected_success_loss: what a gate guesses, if it guesses that.
+    permitted exit, those between decisions too. expected_*: means per step; None where there is no
+    calibration (or no table of milliseconds). expected_success_loss: what a gate guesses, if it
+    guesses that. cadence: which steps decide.
     ladder, knob: the rows that tracking moves along and where on them the budget lies; None where
     no average and no error was asked for (then the thresholds are the model's own), or where
     nothing but full depth can follow. cost_name: what `ladder.cost` counts: `llm_gflops`,
@@ -47,6 +49,7 @@ class Solution:
     expected_ms: float | None = None
     expected_action_error: float | None = None
     expected_success_loss: float | None = None
+    cadence: Cadence = field(default_factory=Cadence)
     ladder: Frontier | None = None
     knob: float | None = None
     cost_name: str | None = None
@@ -62,14 +65,16 @@ def solve(
     max_layer: int | None = None,
     dtype: str = "float32",
     metric: str | None = None,
+    cadence: Cadence | None = None,
 ) -> Solution:
     """The exit rule for `budget`.
 
     max_layer: the deepest layer that is loaded or permitted otherwise; None: all of the model's.
     dtype: of the weights, for `memory_mib`. metric: of the criterion; None: the calibration's, or
-    else the model's own; `cost` is taken under it. Raises BudgetError, with the reachable interval,
-    for a budget that cannot be met, or that lacks its table or calibration; ValueError for a metric
-    that the model does not have.
+    else the model's own; `cost` is taken under it. cadence: which steps decide; None: as the model
+    does, but every step where an action error is certified. Raises BudgetError, with the reachable
+    interval, for a budget that cannot be met, or that lacks its table or calibration; ValueError
+    for a metric that the model does not have.
     """
     if calibration is not None and calibration.exit_layers != config.exit_layers:
         raise BudgetError(
@@ -81,7 +86,10 @@ def solve(
     config.check_metric(metric)
     cost = replace(cost, metric=metric)
     depth = permitted_depth(budget, config, cost, table, max_layer, dtype)
-    return _Solver(budget, config, cost, table, calibration, metric, depth).solution()
+    if cadence is None:
+        certified = budget.max_action_error is not None
+        cadence = Cadence() if certified else Cadence.of(config)
+    return _Solver(budget, config, cost, table, calibration, metric, depth, cadence).solution()
 
 
 def metric_in_force(
@@ -108,6 +116,12 @@ class _Solver(Placing):
                 "max_action_error needs a calibration of this model; run `deer calibrate`, or do "
                 "not ask for it."
             )
+        if budget.max_action_error is not None and self.cadence.steps_per_decision != 1:
+            raise BudgetError(
+                "max_action_error is certified for exits that are decided on at every step, and "
+                f"steps_per_decision is {self.cadence.steps_per_decision}; set that to 1, or do "
+                "not ask for an action error."
+            )
         if budget.max_action_error is None:
             return self._described(self.for_averages(averages))
         return self._described(self.for_error(averages))
@@ -130,14 +144,19 @@ class _Solver(Placing):
     def _losing(self, ladder: Frontier, knob: float) -> dict[str, float]:
         """What is lost against full depth on average, by the names that `Solution` has for it."""
         loss = float(ladder.at(ladder.error, knob))
-        if self.calibration is None or not self.calibration.success_counts(self.metric):
+        guessed = self.calibration.success_counts(self.metric)
+        if not guessed and self.cadence.layer_between is None:
             return {"expected_action_error": loss}
         low = min(int(knob), len(ladder) - 1)
         rows = ladder.thresholds[low : low + 2]
-        errors = [self._mean(self.calibration.errors(), row, self.metric) for row in rows]
+        errors = [self._mean(self._errors(), row, self.metric) for row in rows]
         upper = knob - low if len(errors) > 1 else 0.0
         error = errors[0] + upper * (errors[-1] - errors[0])
-        return {"expected_action_error": error, "expected_success_loss": loss}
+        return {"expected_action_error": error, "expected_success_loss": loss if guessed else None}
+
+    def _errors(self) -> np.ndarray:
+        """Action errors per step of deciding for every exit: (E, n)."""
+        return self.cadence.per_step(self.calibration.errors(), self.config.exit_layers)
 
     def _mean(self, losses: np.ndarray, thresholds: Sequence[float], metric: str) -> float:
         """Of losses (E, n), where steps leave by `thresholds` of the permitted exits."""
@@ -146,17 +165,18 @@ class _Solver(Placing):
         return float(losses[taken, np.arange(len(taken))].mean(dtype=np.float64))
 
     def _expecting(self, shares: np.ndarray | None) -> Solution:
-        """A solution by the model's own thresholds, with what `shares` cost."""
+        """A solution by the model's own thresholds, with what `shares` of decisions cost."""
         exits = self.depth.exits
         solution = Solution(
             thresholds=(*self.config.thresholds[: exits - 1], math.inf),
             max_layer=self.depth.max_layer,
             metric=self.metric,
             binding=self.depth.binding,
+            cadence=self.cadence,
         )
         if shares is None:
             return solution
-        table = self.table
+        table, shares = self.table, self.cadence.shares_of_steps(shares, self.config.exit_layers)
         return replace(
             solution,
             exit_shares=tuple(shares.tolist()),
@@ -181,7 +201,7 @@ class _Solver(Placing):
         return replace(
             self._expecting(np.bincount(taken, minlength=exits) / len(taken)),
             metric=metric,
-            expected_action_error=self._mean(calibration.errors(), thresholds, metric),
+            expected_action_error=self._mean(self._errors(), thresholds, metric),
             expected_success_loss=lost,
         )
 

@@ -18,10 +18,10 @@ class Tracker:
     that aim is the caller's. From `highest` on it must be the dearest rule there is, down from
     `lowest` the cheapest one.
 
-    Bound: let every step cost between `lowest` and `highest`, let a step by the dearest rule cost
-    at least `asked`, and one by the cheapest at most `asked`. Let at most n steps go by one aim:
-    the one that decides, and those that keep its exit. Then after T steps, for every sequence of
-    costs, however they were chosen,
+    Bound: let at most n steps go by one aim: the one that decides, and cheaper ones that keep its
+    exit or a shallower one. Let none cost less than `lowest`, and their mean be at most `highest`,
+    by the dearest rule at least `asked`, by the cheapest at most `asked`. Then after T steps, for
+    every sequence of costs, however they were chosen,
 
         |mean cost - asked| <= (highest - lowest) * (1 / gain + n) / T.
 
@@ -34,7 +34,7 @@ class Tracker:
     at most.
 
     Anti-windup: where an end does not do what it says (asked beyond what is possible, a deadline
-    that cuts steps short), its steps are not added up, so that the loop is at once free again.
+    that cuts steps short), what it decided is not added up, so that the loop is at once free again.
     """
 
     def __init__(
@@ -59,8 +59,9 @@ class Tracker:
         self.steps = 0
         self._spent = 0.0
         self._deficit = 0.0
+        self._latest = 0.0
         self.aim_from(lowest, highest, start)
-        self._decided_by = self._aim
+        self._decided_by = self._start
 
     @property
     def aim(self) -> float:
@@ -80,21 +81,24 @@ class Tracker:
     def update(self, spent: float, decides: bool = True) -> None:
         """Take in what a step cost. ValueError if that is not finite; nothing has changed then.
 
-        decides: False where the step went no deeper and no less deep than an earlier one had
-        decided, whatever the aim is by now.
+        decides: False where the step went by what an earlier one had decided, whatever the aim is
+        by now.
         """
         if not math.isfinite(spent):
             raise ValueError(f"a step cannot have cost {spent}.")
-        missing = self.asked - spent
         self.steps += 1
         self._spent += spent
         if decides:
-            self._decided_by = self._aim
-        stuck_high = self._decided_by >= self.highest and missing > 0
-        stuck_low = self._decided_by <= self.lowest and missing < 0
-        if not (stuck_high or stuck_low):
-            self._deficit += missing
+            self._decided_by, self._deficit, self._latest = self._aim, self._whole_deficit, 0.0
+        self._latest += self.asked - spent
+
+    @property
+    def _whole_deficit(self) -> float:
+        """With what the latest decision added, unless an end did not do what it says."""
+        stuck_high = self._decided_by >= self.highest and self._latest > 0
+        stuck_low = self._decided_by <= self.lowest and self._latest < 0
+        return self._deficit + (0.0 if stuck_high or stuck_low else self._latest)
 
     @property
     def _aim(self) -> float:
-        return self._start + self.gain * self._deficit
+        return self._start + self.gain * self._whole_deficit

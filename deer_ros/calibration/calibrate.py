@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from deer_ros.budget import criterion
+from deer_ros.budget.cadence import Cadence
 from deer_ros.budget.calibration import METHODS, Calibration
 from deer_ros.budget.cost import CostModel
 from deer_ros.budget.frontier import Frontier, Samples
@@ -128,8 +129,12 @@ def _gather(
     low, high = frontier.cost[[0, -1]]
     knob = frontier.knob_for(low + settings.second_pass * (high - low))
     thresholds = frontier.thresholds[round(knob)]
-    second = roll_out(head, features, exits, thresholds, metric)
-    return second, episode, tuple(map(float, thresholds))
+    cadence = Cadence.of(config)
+    second = roll_out(head, features, exits, thresholds, metric, cadence)
+    # What thresholds are solved from are the steps that decide.
+    steps = np.arange(len(episode)) - np.repeat(features.starts[:-1], features.lengths)
+    decide = cadence.decides(steps)
+    return second.of(decide), episode[decide], tuple(map(float, thresholds))
 
 
 def _costs(config: DeerConfig) -> np.ndarray:

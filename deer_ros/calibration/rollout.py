@@ -8,8 +8,11 @@ import numpy as np
 import torch
 
 from deer_ros.budget import criterion
+from deer_ros.budget.cadence import Cadence
 from deer_ros.calibration.features import Features
 from deer_ros.model.action_head import ActionHead, HeadState
+
+EVERY_STEP = Cadence()
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,10 @@ class Rollout:
         """Pose of the exit that was taken: float32 (n, 6)."""
         return self.poses[np.arange(len(self.poses)), self.taken]
 
+    def of(self, steps: np.ndarray) -> Rollout:
+        """Some of the steps, chosen by a mask or by their numbers."""
+        return Rollout(*(part if part is None else part[steps] for part in vars(self).values()))
+
 
 @torch.inference_mode()
 def roll_out(
@@ -40,12 +47,13 @@ def roll_out(
     exit_layers: tuple[int, ...],
     thresholds: np.ndarray,
     metric: str,
+    cadence: Cadence = EVERY_STEP,
 ) -> Rollout:
     """All episodes of `features` side by side, from a new episode's state.
 
     exit_layers: the permitted exits, all of them among the features' layers, as the reference layer
     is where there is one. thresholds: float32 (K,), or (M, K) with a row for every episode; the
-    last exit is taken in any case.
+    last exit is taken in any case. cadence: which steps go by them.
     """
     exits = [features.layers.index(layer) for layer in exit_layers]
     reference = exit_layers[0] - 1
@@ -87,6 +95,9 @@ def roll_out(
         agrees = values <= thresholds[alive]
         agrees[:, -1] = True
         chosen = agrees.argmax(axis=1)
+        if not cadence.decides(step):
+            decided = [exit_layers[number] for number in taken[rows - 1]]
+            chosen = np.array([exit_layers.index(cadence.between(layer)) for layer in decided])
         taken[rows] = chosen
         across = np.arange(len(alive))
         for kept, parts in zip(state, zip(*(output.state for output in outputs[skip:]))):

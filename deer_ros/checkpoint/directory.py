@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+from deer_ros.budget.cadence import Cadence
 from deer_ros.budget.solver import ALWAYS
 from deer_ros.checkpoint.source import WeightSource, layer_index
 from deer_ros.checkpoint.thresholds import THRESHOLDS, with_searched_thresholds
@@ -181,9 +182,9 @@ def _listed(what: str, names: list[str]) -> str:
 
 
 def keep_thresholds(
-    folder: str | Path, thresholds: Sequence[float], metric: str
+    folder: str | Path, thresholds: Sequence[float], metric: str, cadence: Cadence
 ) -> None:
-    """Make them the model's own, in its `config.json`, which is changed whole or not at all.
+    """Make this rule the model's own, in its `config.json`, which is changed whole or not at all.
 
     thresholds: one per exit, or per exit up to the deepest permitted one, which is always taken.
     Raises ValueError where `thresholds.json` would hide them.
@@ -197,7 +198,10 @@ def keep_thresholds(
     config = DeerConfig.load(folder / CONFIG)
     kept = [max(-ALWAYS, min(float(t), ALWAYS)) for t in thresholds[:-1]]
     always = [ALWAYS] * (len(config.exit_layers) - len(kept))
-    exits = dataclasses.replace(config.exits, thresholds=(*kept, *always), metric=metric)
+    exits = dataclasses.replace(
+        config.exits, thresholds=(*kept, *always), metric=metric,
+        steps_per_decision=cadence.steps_per_decision, max_layer_between=cadence.layer_between,
+    )  # fmt: skip
     beside = folder / f".{CONFIG}.{os.getpid()}.part"
     try:
         config.replace(exits=exits).save(beside)

@@ -43,6 +43,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--metric", choices=METRICS,
                         help="of the criterion (default: the calibration's)")
     parser.add_argument("--max-layer", type=int, metavar="N", help="deepest permitted layer")
+    parser.add_argument("--steps-per-decision", type=int, metavar="N",
+                        help="ask the criterion every N steps (default: as the model does)")
+    parser.add_argument("--max-layer-between", type=int, metavar="N",
+                        help="deepest layer of the steps in between, 0: as deep as was decided "
+                             "(default: as the model does)")
     parser.add_argument("--instruction", help="text whose prompt the costs are for")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"),
                         help="of the weights in memory (default: as stored)")
@@ -59,6 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print the solution; 0 when the budget can be met."""
     from deer_ros.budget.budget import Budget
+    from deer_ros.budget.cadence import Cadence
     from deer_ros.budget.cost import CostModel
     from deer_ros.budget.solution import solve
     from deer_ros.checkpoint.directory import inspect_model, keep_thresholds
@@ -75,11 +81,14 @@ def run(arguments: argparse.Namespace) -> int:
     cost = CostModel(config, _prompt_tokens(folder, config, arguments.instruction))
     table = _timing(folder, budget, config, arguments)
     dtype = arguments.dtype or _dtype({tensor.dtype for tensor in stored.values()})
+    given = (arguments.steps_per_decision, arguments.max_layer_between)
+    cadence = None if given == (None, None) else Cadence.of(config, *given)
     solution = solve(
-        budget, config, cost, table, calibration, arguments.max_layer, dtype, arguments.metric
-    )
+        budget, config, cost, table, calibration, arguments.max_layer, dtype, arguments.metric,
+        cadence,
+    )  # fmt: skip
     if arguments.keep:
-        keep_thresholds(folder, solution.thresholds, solution.metric)
+        keep_thresholds(folder, solution.thresholds, solution.metric, solution.cadence)
     facts = describe(solution, budget, config, replace(cost, metric=solution.metric))
     if arguments.json:
         print(json.dumps(facts, indent=2))
@@ -139,6 +148,8 @@ def describe(
         "binding": solution.binding,
         "max_layer": solution.max_layer,
         "metric": solution.metric,
+        "steps_per_decision": solution.cadence.steps_per_decision,
+        "max_layer_between": solution.cadence.layer_between,
         "thresholds": [max(-ALWAYS, min(t, ALWAYS)) for t in solution.thresholds],
         "exits": [
             {
@@ -170,6 +181,10 @@ def _print(facts: dict[str, Any]) -> None:
     print(f"deepest layer: {facts['max_layer']}")
     print(f"thresholds:    {' '.join(f'{t:.6g}' for t in facts['thresholds'])} "
           f"({facts['metric']})")
+    if facts["steps_per_decision"] > 1:
+        most = facts["max_layer_between"]
+        limit = "" if most is None else f", in between no deeper than layer {most}"
+        print(f"asked:         every {facts['steps_per_decision']} steps{limit}")
     if facts["reachable"] is not None:
         low, high = facts["reachable"]
         print(f"reachable:     {low:.6g} to {high:.6g} {facts['reachable_unit']} on average")

@@ -1,7 +1,9 @@
 """A policy practises in the simulator, so that its gate can learn what comes of leaving early.
 
-In every episode one exit is taken for some steps, none at all perhaps, and then another one to the
-end. Both are drawn at random, shallow ones more often, as it is them that decide what is saved.
+In every episode one exit is decided on for some steps, none at all perhaps, and then another one to
+the end. Both are drawn at random, shallow ones more often, as it is them that decide what is saved.
+Where the model asks its criterion at some steps only, those in between do as the model's own rule
+says: what the gate learns is what comes of a decision.
 """
 
 from __future__ import annotations
@@ -48,20 +50,27 @@ class Block:
 
 @dataclass(frozen=True)
 class Plan:
-    """An episode's exits: layer `before` for the first `switch` steps, layer `then` to the end."""
+    """An episode's exits: layer `before` for the first `switch` steps, layer `then` to the end.
+
+    switch: a step at which a decision is due.
+    """
 
     before: int
     switch: int
     then: int
 
     @classmethod
-    def drawn(cls, rng: np.random.Generator, exits: Sequence[int], max_steps: int) -> Plan:
+    def drawn(
+        cls, rng: np.random.Generator, exits: Sequence[int], max_steps: int,
+        steps_per_decision: int = 1,
+    ) -> Plan:
         """At random: of the exits before full depth, the n-th 1/n as often as the first."""
         from_full = rng.random() < FULL_DEPTH_BEFORE
         before = exits[-1] if from_full else drawn_exit(rng, exits[:-1])
-        latest = max(1, round(LONGEST_BEFORE * max_steps))
-        switch = 0 if rng.random() < AT_ONCE else int(rng.integers(1, latest + 1))
+        latest = max(1, round(LONGEST_BEFORE * max_steps / steps_per_decision))
+        decisions = 0 if rng.random() < AT_ONCE else int(rng.integers(1, latest + 1))
         to_full = rng.random() < AT_FULL_DEPTH
+        switch = decisions * steps_per_decision
         return cls(before, switch, exits[-1] if to_full else drawn_exit(rng, exits[:-1]))
 
 
@@ -121,7 +130,7 @@ def run_episode(
     """
     config = policy.config
     longest = config.max_episode_steps
-    plan = Plan.drawn(rng, config.exit_layers, longest)
+    plan = Plan.drawn(rng, config.exit_layers, longest, config.exits.steps_per_decision)
     deepest = config.exit_layers[-1]
     at_full_depth = plan.then == deepest
     policy.reset()
@@ -129,8 +138,10 @@ def run_episode(
     poses: list[np.ndarray] = []
     for step in range(plan.switch + round((1 - LONGEST_BEFORE) * longest)):
         observation = environment.observation()
-        if step < plan.switch:
-            said = policy.step(observation, environment.instruction, plan.before)
+        decided = plan.before if step < plan.switch else plan.then
+        held = policy.rule.held(step, decided)
+        if held is not None or step < plan.switch:
+            said = policy.step(observation, environment.instruction, held or decided)
         elif at_full_depth:
             explained = policy.explain(observation, environment.instruction)
             read += [_read(policy, state) for state in explained.states[:-1]]

@@ -32,14 +32,22 @@ class ExitConfig:
     """Where the model may stop, and its default rule for doing so.
 
     `thresholds` has one number per exit, `None` where the model brings none: then it runs to
-    full depth unless its user sets thresholds.
+    full depth unless its user sets thresholds. The criterion is asked every `steps_per_decision`
+    steps; those in between keep the exit, but go no deeper than `max_layer_between`, if there is
+    one.
     """
 
     interval: int = 2
     metric: str = "l2"
     thresholds: tuple[float, ...] | None = None
+    steps_per_decision: int = 1
+    max_layer_between: int | None = None
 
     def __post_init__(self) -> None:
+        for name in ("steps_per_decision", "max_layer_between"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"exits.{name} is {value}; it must be at least 1.")
         if self.interval < 1:
             raise ValueError(f"exits.interval is {self.interval}; it must be at least 1.")
         if self.metric not in METRICS:
@@ -189,6 +197,12 @@ class DeerConfig:
                 f"max_episode_steps is {self.max_episode_steps}; it must be at least 1."
             )
         self.check_metric(self.exits.metric)
+        between = self.exits.max_layer_between
+        if between is not None and between < self.exit_layers[0]:
+            raise ValueError(
+                f"exits.max_layer_between is {between}; the first exit is after layer "
+                f"{self.exit_layers[0]}, so it must be at least that, or null for no limit."
+            )
         thresholds = self.exits.thresholds
         if thresholds is not None and len(thresholds) != len(self.exit_layers):
             raise ValueError(

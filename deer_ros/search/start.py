@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from deer_ros.budget.budget import Budget, BudgetError
+from deer_ros.budget.cadence import Cadence
 from deer_ros.budget.calibration import Calibration
 from deer_ros.budget.cost import CostModel
 from deer_ros.budget.solution import solve
@@ -49,7 +50,10 @@ def find_start(
 
 def _check_reachable(budget: Budget, cost: CostModel) -> None:
     """BudgetError for an average below what a step costs that leaves as early as it can."""
-    least = float(cost.exit_gflops(budget.scope)[cost.first_exit])
+    costs = Cadence.of(cost.config).per_step(
+        cost.exit_gflops(budget.scope), cost.config.exit_layers
+    )
+    least = float(costs[cost.first_exit])
     asked = budget.average_gflops
     if asked is not None and asked < least:
         raise BudgetError(

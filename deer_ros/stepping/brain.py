@@ -122,10 +122,10 @@ class Brain:
         rule = plan.rule
         if plan.budget is None:
             self._policy.set_thresholds(
-                rule.thresholds, rule.metric, rule.exits[-1], rule.steps_per_decision)
+                rule.thresholds, rule.metric, rule.exits[-1], **rule.cadence.arguments)
         else:
             self._policy.take_budget(
-                plan.budget, rule.exits[-1], rule.metric, rule.steps_per_decision)
+                plan.budget, rule.exits[-1], rule.metric, **rule.cadence.arguments)
 
     def _read(self, picture: Picture) -> np.ndarray | None:
         try:

@@ -93,7 +93,7 @@ def check(policy: DeerPolicy, plan: Plan) -> None:
         return
     try:
         rule = plan.rule
-        policy.check_budget(plan.budget, rule.exits[-1], rule.metric, rule.steps_per_decision)
+        policy.check_budget(plan.budget, rule.exits[-1], rule.metric, **rule.cadence.arguments)
     except BudgetError as error:
         raise BudgetError(
             f"{in_parameters_words(str(error))} Several parameters change at once with `deer set`."

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, get_origin, get_type_hints
 
 from deer_ros.budget.budget import SCOPES, SOLVERS, Budget
+from deer_ros.budget.cadence import Cadence
 from deer_ros.control.command import NO_WORKSPACE_M
 from deer_ros.exit_rule import ExitRule
 from deer_ros.model.config import METRICS, DeerConfig
@@ -98,8 +99,13 @@ class Settings:
         "`learned`, what the head guesses to lose against full depth, if the model has learned "
         f"that. `{MODELS_OWN}`: the model's own.")
     exit_steps_per_decision: int = parameter(
-        "exit.steps_per_decision", 1, "steps", number(1, 1000),
-        "The criterion is asked every so many steps; in between the exit stays.")
+        "exit.steps_per_decision", 0, "steps", number(0, 1000),
+        "The criterion is asked every so many steps; in between the exit stays. 0: as the model's "
+        "own rule says, where thresholds or an average decide; else at every step.")
+    exit_max_layer_between: int = parameter(
+        "exit.max_layer_between", -1, "layers", number(-1, 10000),
+        "How deep steps may go between two decisions, rounded down to an exit; 0: as deep as was "
+        "decided; -1: as the model's own rule says.")
     exit_max_layer: int = parameter(
         "exit.max_layer", 0, "layers", number(0, 10000),
         "Deepest layer that may run, rounded down to an exit; 0: all. Deeper layers are not kept "
@@ -276,8 +282,17 @@ class Settings:
             thresholds,
             None if self.exit_metric == MODELS_OWN else self.exit_metric,
             self.exit_max_layer or None,
-            self.exit_steps_per_decision,
+            self._cadence(config),
         )
+
+    def _cadence(self, config: DeerConfig) -> Cadence:
+        given = (
+            self.exit_steps_per_decision or None,
+            None if self.exit_max_layer_between < 0 else self.exit_max_layer_between,
+        )
+        if self.exit_policy == "fixed":
+            return Cadence.of(config, *given)
+        return Cadence.under(self.kept_budget(), config, *given)
 
 
 def default_thresholds(config: DeerConfig) -> tuple[float, ...]:

@@ -70,6 +70,26 @@ def test_exits_that_are_kept_for_some_steps_count_and_widen_the_bound_by_as_many
         assert abs(tracker.mean - asked) <= (1 / gain + held) / tracker.steps + 1e-12
 
 
+@given(asked=shares, start=shares, gain=st.floats(0.01, 1), held=st.integers(2, 10),
+       costs=st.lists(st.tuples(shares | st.sampled_from([0.0, 1.0]), shares), min_size=1,
+                      max_size=60))
+@example(asked=0.9, start=0.5, gain=0.1, held=2, costs=[(1.0, 1.0)])
+@example(asked=0.1, start=0.5, gain=0.1, held=10, costs=[(0.0, 1.0), (1.0, 1.0)])
+def test_steps_between_decisions_may_be_cheaper_as_long_as_their_mean_is_what_the_ends_say(
+    asked, start, gain, held, costs
+):
+    """At the dearest end too: what steps in between save is no windup."""
+    tracker = Tracker(asked, 0.0, 1.0, start, gain)
+    adversary = Adversary(tracker)
+    for share, unlike in costs * 10:
+        mean = adversary.cost(share)
+        first = mean * (1 + unlike * (held - 1))
+        between = (held * mean - first) / (held - 1)
+        for number in range(held):
+            tracker.update(between if number else first, number == 0)
+            assert abs(tracker.mean - asked) <= (1 / gain + held) / tracker.steps + 1e-12
+
+
 @given(starts=st.lists(shares, min_size=50, max_size=50), asked=shares,
        costs=st.lists(shares, min_size=50, max_size=50))
 @example(starts=[0.0] * 25 + [1.0] * 25, asked=0.5, costs=[0.0] * 25 + [1.0] * 25)

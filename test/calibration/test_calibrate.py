@@ -12,6 +12,7 @@ from tiny_model import INSTRUCTIONS, write_tiny_model
 
 from deer_ros import DeerPolicy, Observation
 from deer_ros.budget import criterion
+from deer_ros.budget.cadence import Cadence
 from deer_ros.calibration.calibrate import Settings, calibrate, needed_layers, split
 from deer_ros.calibration.features import Features, gather_features
 from deer_ros.calibration.original import draw_windows, window_answers
@@ -75,6 +76,29 @@ def test_a_rollout_says_and_takes_what_the_policy_does_step_by_step(policy, metr
             np.testing.assert_allclose(rollout.actions[row], taken.action, atol=1e-5)
             row += 1
     assert row == sum(lengths) and len(set(rollout.taken)) > 1
+
+
+@pytest.mark.parametrize("between", [None, 3])
+def test_a_rollout_decides_when_the_policy_does_and_samples_are_its_decisions(policy, between):
+    lengths, exits = [5, 1, 8], policy.config.exit_layers
+    own = dataclasses.replace(
+        policy.config.exits, steps_per_decision=2, max_layer_between=between)
+    config = policy.config.replace(exits=own)
+    features, cadence = features_of(policy, lengths), Cadence.of(config)
+    never = np.full(len(exits), -1, np.float32)
+    rollout = roll_out(policy.model.head, features, exits, never, "l2", cadence)
+    policy.set_thresholds([-1.0] * len(exits), **cadence.arguments)
+    row = 0
+    for episode in episodes_of(lengths):
+        policy.reset()
+        for step in range(len(episode)):
+            taken = policy.step(pictures_of(episode, step), episode.instruction)
+            assert exits[rollout.taken[row]] == taken.exit_layer
+            np.testing.assert_allclose(rollout.actions[row], taken.action, atol=1e-5)
+            row += 1
+    settings = Settings(holdout=0, second_pass=1)
+    calibration = calibrate(policy.model.head, config, features, "made up", settings)
+    assert np.bincount(calibration.episode).tolist() == [3, 1, 4]
 
 
 def test_every_episode_may_have_thresholds_of_its_own_and_fewer_exits(policy):

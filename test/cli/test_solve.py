@@ -126,6 +126,9 @@ def test_what_cannot_be_met_is_one_line_with_the_reachable_interval(capsys, mode
     (("--memory-mib", "0"), "memory_mib is 0"),
     (("--max-action-error", "0.1", "--confidence", "1"), "confidence"),
     (("--max-layer", "1"), "max_layer is 1"),
+    (("--steps-per-decision", "0"), "steps_per_decision is 0"),
+    (("--max-layer-between", "1"), "max_layer_between is 1"),
+    (("--max-action-error", "0.1", "--steps-per-decision", "2"), "steps_per_decision is 2"),
     (("--calibration", "/none.safetensors"), "/none.safetensors"),
     (("--average-ms", "5", "--timing", "/none.json"), "/none.json"),
 ])
@@ -158,6 +161,22 @@ def test_thresholds_that_are_kept_are_the_models_own(capsys, model, cost, tmp_pa
     assert not [path for path in folder.iterdir() if path.name.endswith(".part")]
     answer(capsys, folder, "--average-gflops", asked, "--max-layer", 4, "--keep")
     assert DeerConfig.load(folder / "config.json").exits.thresholds[1:] == (1e8, 1e8)
+
+
+def test_a_cadence_is_solved_for_told_and_kept(capsys, model, cost, tmp_path):
+    copy = Path(shutil.copytree(model, tmp_path / "copy"))
+    low, *_, high = cost.exit_gflops("llm")
+    asked = ("--average-gflops", repr(float(low + 0.3 * (high - low))))
+    cadence = ("--steps-per-decision", 2, "--max-layer-between", 3)
+    facts = answer(capsys, copy, *asked, *cadence, "--keep")
+    assert (facts["steps_per_decision"], facts["max_layer_between"]) == (2, 2)
+    assert facts["reachable"] == pytest.approx([low, (low + high) / 2])
+    policy = DeerPolicy.from_pretrained(copy)
+    assert policy.rule.cadence.arguments == {"steps_per_decision": 2, "max_layer_between": 2}
+    # It is the model's own now.
+    assert answer(capsys, copy, *asked) == facts
+    assert main(["solve", str(copy), *asked]) == 0
+    assert "every 2 steps, in between no deeper than layer 2" in capsys.readouterr().out
 
 
 def test_thresholds_are_not_kept_where_searched_ones_would_hide_them(capsys, model, tmp_path):

@@ -11,6 +11,7 @@ from tiny_model import tiny_config, write_tiny_model
 
 from deer_ros.evaluation.metaworld import MetaWorld
 from deer_ros.evaluation.practice import Plan, practise, run_episode
+from deer_ros.model.config import ExitConfig
 from deer_ros.policy import DeerPolicy
 
 HEAD = dataclasses.replace(tiny_config().head, gate_width=8, gate_guesses="success")
@@ -38,6 +39,29 @@ def test_plans_change_from_any_exit_to_any_and_mostly_to_shallow_ones():
 def test_a_model_with_two_exits_practises_too():
     plan = Plan.drawn(np.random.default_rng(0), (1, 2), 1)
     assert plan.before in (1, 2) and plan.then in (1, 2) and plan.switch in (0, 1)
+
+
+def test_where_not_every_step_decides_plans_change_at_decisions():
+    plans = [Plan.drawn(np.random.default_rng(n), (1, 2, 6), 60, 4) for n in range(500)]
+    assert {plan.switch for plan in plans} == set(range(0, 25, 4))
+
+
+def test_practice_goes_by_the_models_own_cadence_and_learns_of_decisions(tmp_path):
+    exits = ExitConfig(steps_per_decision=2, max_layer_between=2)
+    folder = write_tiny_model(tmp_path / "m", head=HEAD, max_episode_steps=10, exits=exits)
+    policy = DeerPolicy.from_pretrained(folder, device="cpu")
+    world, taken = MetaWorld(policy.config), []
+    commit = policy.commit
+    policy.commit = lambda step: (taken.append(step.exit_layer), commit(step))
+    for seed in range(6):
+        world.reset(TASKS[0], seed)
+        taken.clear()
+        plan = Plan.drawn(np.random.default_rng(seed), policy.config.exit_layers, 10, 2)
+        outcomes = run_episode(policy, world, np.random.default_rng(seed))
+        decided = [plan.before if n < plan.switch else plan.then for n in range(len(taken))]
+        assert taken == [min(layer, 2) if n % 2 else layer for n, layer in enumerate(decided)]
+        decisions = len(range(plan.switch, len(taken), 2))
+        assert len(outcomes) == decisions * (2 if outcomes.at_full_depth[0] else 1)
 
 
 def test_answers_are_those_that_the_gate_is_asked_about(model):

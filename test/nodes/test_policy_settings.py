@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from tiny_model import tiny_config
 
+from deer_ros.budget.cadence import Cadence
 from deer_ros.model.config import ExitConfig
 from deer_ros.stepping.plan import Plan
 from deer_ros.stepping.settings import (
@@ -49,7 +50,8 @@ def test_a_mixed_list_that_ros2_param_sends_as_text_is_read():
     ("exit.thresholds", []), ("exit.thresholds", "0.1"), ("exit.thresholds", ["a", "b", "c"]),
     ("safety.workspace_max", [1.0, 2.0]), ("safety.workspace_max", [1.0, 2.0, 2000.0]),
     ("safety.input_timeout", 0.0), ("exit.policy", "sometimes"), ("exit.max_layer", 2.0),
-    ("exit.max_layer", -1), ("dry_run", 1), ("action.frame_id", ""), ("device", "tpu"),
+    ("exit.max_layer", -1), ("exit.max_layer_between", -2), ("dry_run", 1),
+    ("action.frame_id", ""), ("device", "tpu"),
     ("dtype", "int8"), ("model_sha256", "abc"), ("gripper.hysteresis", 0.6),
     ("image.max_skew", -0.1), ("safety.max_linear_velocity", -1.0),
 ])
@@ -80,6 +82,24 @@ def test_thresholds_must_be_as_many_as_the_models_exits():
 
 def test_a_depth_above_the_first_exit_is_refused_with_a_sentence():
     assert "max_layer is 1" in refusal("exit.max_layer", 1, CONFIG)
+    assert "max_layer_between is 1" in refusal("exit.max_layer_between", 1, CONFIG)
+
+
+def test_a_models_own_cadence_holds_where_thresholds_or_an_average_decide_unless_one_is_set():
+    own = tiny_config(exits=ExitConfig(steps_per_decision=3, max_layer_between=5))
+
+    def cadence(**changes):
+        changes = {"exit__thresholds": [0.1] * 3, **changes}
+        names = {name.replace("__", "."): value for name, value in changes.items()}
+        return Plan.of(Settings().replaced(names, own), own).rule.cadence
+
+    assert cadence() == Cadence(1, 4), "without a budget there is nothing to save"
+    assert cadence(exit__policy="fixed") == Cadence(3, 4)
+    assert cadence(budget__average_ms=5.0) == Cadence(3, 4)
+    assert cadence(budget__max_action_error=0.1) == Cadence(1, 4)
+    assert cadence(exit__policy="fixed", exit__steps_per_decision=1) == Cadence(1, 4)
+    assert cadence(exit__steps_per_decision=2, exit__max_layer_between=0) == Cadence(2, None)
+    assert cadence(exit__policy="fixed", exit__max_layer_between=2) == Cadence(3, 2)
 
 
 def test_the_models_thresholds_become_finite_numbers():

@@ -25,7 +25,8 @@ pytestmark = pytest.mark.clock
 
 SHORT, LONG = INSTRUCTIONS[0], INSTRUCTIONS[2]
 NO_BUDGET = {f"budget__{name}": 0.0 for name in LIMITS} | {
-    "budget__preset": "", "budget__scope": "llm", "exit__policy": "budget"}
+    "budget__preset": "", "budget__scope": "llm", "exit__policy": "budget",
+    "exit__steps_per_decision": 0, "exit__max_layer_between": -1}
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +114,21 @@ def test_a_budget_is_obeyed_by_the_next_step_of_the_same_episode(node, costs):
     numbers = [s.step for s in told]
     assert numbers == list(range(numbers[0], numbers[0] + len(numbers))), "no step was dropped"
     assert sorted(s.settings_version for s in told) == [s.settings_version for s in told]
+
+
+def test_steps_between_decisions_are_no_deeper_than_the_parameter_says(node, costs):
+    low, _, high = costs()
+    asked = float(0.7 * low + 0.3 * high)
+    after(node, exit__steps_per_decision=2, exit__max_layer_between=3,
+          budget__average_gflops=asked)
+    last = node.wait_for_status(lambda s: s.averaged_steps >= 60)
+    assert last.average_llm_gflops == pytest.approx(asked, rel=0.25)
+    layers = [s.exit_layer for s in node.statuses[-50:]]
+    asked_nothing = [s.stopped_by == "fixed" for s in node.statuses[-50:]]
+    assert asked_nothing in ([True, False] * 25, [False, True] * 25)
+    assert {layer for layer, between in zip(layers, asked_nothing) if between} == {2}
+    result = node.set(exit__max_layer_between=1)
+    assert not result.successful and "max_layer_between is 1; the first exit" in result.reason
 
 
 @pytest.mark.parametrize("values, words", [
