@@ -77,6 +77,13 @@ class Cadence:
             "max_layer_between": self.layer_between or 0,
         }
 
+    def __str__(self) -> str:
+        if self.steps_per_decision == 1:
+            return "every step"
+        within = self.layer_between
+        limit = "" if within is None else f", in between no deeper than layer {within}"
+        return f"every {self.steps_per_decision} steps{limit}"
+
     def decides(self, step: int) -> bool:
         """Whether a step of an episode, counted from 0, asks the criterion."""
         return step % self.steps_per_decision == 0

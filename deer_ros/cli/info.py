@@ -80,6 +80,8 @@ def describe(folder: Any, instruction: str | None = None) -> dict[str, Any]:
         "prompt_tokens": tokens,
         "fixed_step_gflops": cost.fixed_gflops,
         "metric": config.metric,
+        "steps_per_decision": config.exits.steps_per_decision,
+        "max_layer_between": config.exits.max_layer_between,
         "searched": None if searched is None else searched.made,
         "exits": _exits(config, stored, cost),
     }
@@ -152,6 +154,7 @@ def _origin(searched: Mapping[str, Any] | None) -> str:
 
 
 def _print(facts: dict[str, Any]) -> None:
+    from deer_ros.budget.cadence import Cadence
     from deer_ros.report.tables import console, number, table
 
     out, action = console(), facts["action"]
@@ -164,6 +167,7 @@ def _print(facts: dict[str, Any]) -> None:
         "trained in": facts["trained_in"],
         "calibrated": "yes" if facts["calibrated"] else "no",
         "thresholds": _origin(facts["searched"]),
+        "decided": str(Cadence(facts["steps_per_decision"], facts["max_layer_between"])),
         "vision": "{type} tower, pictures of {image_size} pixels".format(
             **facts["architecture"]["vision"]
         ),

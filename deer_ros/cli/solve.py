@@ -173,6 +173,7 @@ def describe(
 
 
 def _print(facts: dict[str, Any]) -> None:
+    from deer_ros.budget.cadence import Cadence
     from deer_ros.report.tables import console, number, table
 
     asked = ", ".join(f"{name} {value:g}" for name, value in facts["budget"].items()) or "none"
@@ -181,10 +182,7 @@ def _print(facts: dict[str, Any]) -> None:
     print(f"deepest layer: {facts['max_layer']}")
     print(f"thresholds:    {' '.join(f'{t:.6g}' for t in facts['thresholds'])} "
           f"({facts['metric']})")
-    if facts["steps_per_decision"] > 1:
-        most = facts["max_layer_between"]
-        limit = "" if most is None else f", in between no deeper than layer {most}"
-        print(f"asked:         every {facts['steps_per_decision']} steps{limit}")
+    print(f"decided:       {Cadence(facts['steps_per_decision'], facts['max_layer_between'])}")
     if facts["reachable"] is not None:
         low, high = facts["reachable"]
         print(f"reachable:     {low:.6g} to {high:.6g} {facts['reachable_unit']} on average")

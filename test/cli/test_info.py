@@ -70,6 +70,15 @@ def test_actions_exits_and_origin_are_told(capsys, folder):
     assert [e["threshold"] for e in facts["exits"]] == [0.01, 0.01, "always"]
 
 
+def test_a_models_own_cadence_is_told(capsys, tmp_path):
+    exits = ExitConfig(steps_per_decision=2, max_layer_between=2)
+    folder = write_tiny_model(tmp_path / "m", exits=exits)
+    facts = info(capsys, folder)
+    assert (facts["steps_per_decision"], facts["max_layer_between"]) == (2, 2)
+    assert main(["info", str(folder)]) == 0
+    assert "every 2 steps, in between no deeper than layer 2" in capsys.readouterr().out
+
+
 def test_a_calibration_is_seen(capsys, folder, tmp_path):
     copy = Path(shutil.copytree(folder, tmp_path / "copy"))
     (copy / "calibration.safetensors").write_bytes(b"")
