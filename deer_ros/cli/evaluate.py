@@ -209,7 +209,8 @@ def _results_file(
     """The file of --out, if asked for, that knows the settings."""
     import hashlib
 
-    from deer_ros.checkpoint.directory import CALIBRATION
+    from deer_ros.budget.cadence import Cadence
+    from deer_ros.checkpoint.directory import CALIBRATION, read_config
     from deer_ros.checkpoint.fingerprint import weights_fingerprint
     from deer_ros.evaluation.results import ResultsFile
     from deer_ros.resources import find_model
@@ -219,8 +220,11 @@ def _results_file(
     folder = find_model(arguments.model)
     file = ResultsFile(arguments.out, {**about, "weights": weights_fingerprint(folder)})
     calibration = Path(folder) / CALIBRATION
+    cadence = Cadence.of(read_config(folder))
     for setting in settings:
         definition = setting.definition
+        if setting.exit_layer is None and cadence.steps_per_decision > 1:
+            definition |= cadence.arguments
         if setting.budget is not None and calibration.is_file():
             # Its thresholds are solved from that.
             definition["calibration"] = hashlib.sha256(calibration.read_bytes()).hexdigest()

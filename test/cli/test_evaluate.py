@@ -146,14 +146,15 @@ def test_a_file_is_not_continued_with_another_model_or_another_meaning(
     assert "results of another evaluation: its weights" in capsys.readouterr().err
     config = json.loads((folder / "config.json").read_text())
     kept = dict(config["exits"])
-    config["exits"]["thresholds"] = [0.5, 0.5, 1e8]
-    (folder / "config.json").write_text(json.dumps(config))
-    try:
-        assert main(["evaluate", str(folder), *asked]) == 2
-    finally:
-        (folder / "config.json").write_text(json.dumps({**config, "exits": kept}))
-    assert "episodes of 'own thresholds' as" in capsys.readouterr().err
-    assert results.read_bytes() == before
+    for change in ({"thresholds": [0.5, 0.5, 1e8]}, {"steps_per_decision": 2}):
+        changed = json.dumps({**config, "exits": kept | change})
+        (folder / "config.json").write_text(changed)
+        try:
+            assert main(["evaluate", str(folder), *asked]) == 2
+        finally:
+            (folder / "config.json").write_text(json.dumps(config))
+        assert "episodes of 'own thresholds' as" in capsys.readouterr().err
+        assert results.read_bytes() == before
 
 
 @pytest.mark.parametrize("content", ["notes that are dear to me", "a\nb\n", "{}\n", "[1]\n"])
