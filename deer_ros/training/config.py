@@ -68,9 +68,10 @@ class PolicyPhase:
     window. batch_windows: of all processes together.
     gripper_weight: of the gripper's loss beside the pose's. auxiliary_weight: of the losses of the
     auxiliary heads, one at every exit; 0 trains without them. constant_exit_weight: of the shared
-    head's loss along every exit taken constantly, beside the two random samplings (0: as in the
-    original). episodes_alike: every episode is drawn equally often, whatever its length; else every
-    window, as in the original.
+    head's loss along every exit taken constantly, and decided for constantly where the model's
+    cadence is not every step, beside the two random samplings (0: as in the original).
+    episodes_alike: every episode is drawn equally often, whatever its length; else every window, as
+    in the original.
     meaning_weight: of a loss that asks every exit, as in the language phase, what was meant, so
     that layers do not forget it as they learn to act; 0: they keep still instead.
     gates: what the gates of cross-attention begin at, whose tanh scales what is seen; 0 is closed.

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from deer_ros.budget.cadence import Cadence
 from deer_ros.model.action_head import ActionHead, HeadOutput
 from deer_ros.model.deer import DeerModel
 from deer_ros.model.language import Prompt
@@ -61,20 +62,42 @@ class MultiExitTraining(nn.Module):
         """Every head's answers to features (E, N, T, d): what they are called, weight, output.
 
         The shared head along each of the `samplings` (N, T) and, if the phase says so, along every
-        exit taken constantly; then the auxiliary heads, each at its exit.
+        exit taken constantly, and as the model's cadence takes it where it is decided for; then the
+        auxiliary heads, each at its exit.
         """
         phase = self.phase
         device = features.device
         paths = [gather_exits(features, torch.from_numpy(e).to(device)) for e in samplings]
-        paths += list(features) if phase.constant_exit_weight else []
+        kinds = [("shared", 1.0)] * len(paths)
+        if phase.constant_exit_weight:
+            decided = self._decided(features)
+            kinds += [("constant", phase.constant_exit_weight)] * len(features)
+            kinds += [("decided", phase.constant_exit_weight)] * len(decided)
+            paths += [*features, *decided]
         shared = split(self.model.head(torch.cat(paths)), len(paths))
-        count = len(samplings)
-        answers = [("shared", 1.0, output) for output in shared[:count]]
-        answers += [("constant", phase.constant_exit_weight, output) for output in shared[count:]]
+        answers = [(*kind, output) for kind, output in zip(kinds, shared)]
         if phase.auxiliary_weight:
             heads = zip(self.auxiliary, features)
             answers += [("auxiliary", phase.auxiliary_weight, head(f)) for head, f in heads]
         return answers
+
+    def _shallower_between(self) -> list[int]:
+        """Exit layers that the model's cadence takes for steps that decide alone."""
+        config = self.model.config
+        cadence = Cadence.of(config)
+        if cadence.steps_per_decision == 1:
+            return []
+        return [layer for layer in config.exit_layers if cadence.between(layer) != layer]
+
+    def _decided(self, features: Tensor) -> list[Tensor]:
+        """Features (N, T, d) along each of these exits, the first step of a window deciding."""
+        exits, cadence = self.model.config.exit_layers, Cadence.of(self.model.config)
+        steps, paths = np.arange(features.shape[2]), []
+        for layer in self._shallower_between():
+            taken = np.where(cadence.decides(steps), layer, cadence.between(layer))
+            numbers = [exits.index(exit_layer) for exit_layer in taken]
+            paths.append(features[numbers, :, steps].transpose(0, 1))
+        return paths
 
     def losses(
         self,
@@ -87,12 +110,13 @@ class MultiExitTraining(nn.Module):
 
         features: (E, N, T, d). actions: (N, T, 7). samplings: exit numbers (N, T). valid: (N, T)
         boolean, which steps count; None where all do. Names: `shared_N` along the N-th sampling,
-        `constant_L` and `auxiliary_L` at layer L, each `_pose` and `_gripper`.
+        `constant_L`, `decided_L` and `auxiliary_L` at layer L, each `_pose` and `_gripper`.
         """
         layers = self.model.config.exit_layers
         numbers = {
             "shared": iter(range(1, len(samplings) + 1)),
             "constant": iter(layers),
+            "decided": iter(self._shallower_between()),
             "auxiliary": iter(layers),
         }
         losses: dict[str, Tensor] = {}
