@@ -122,15 +122,14 @@ def _children(arguments: argparse.Namespace, config: DeerConfig) -> list[NodePro
         "allow_simulation_model": True,
         "use_sim_time": lockstep,
         "autostart": False,
-        "exit.policy": "fixed",
+        # Without a budget every step goes as deep as it can.
+        "exit.policy": "budget" if arguments.full_depth else "fixed",
         # The simulator ends the episodes. A policy that did would wait to be told to go on.
         "episode.max_duration": 86400.0,
         # A drawn scene has no noise: where nothing moves, its pictures are the same.
         "safety.frozen_image_timeout": 0.0,
     }
-    if arguments.full_depth:
-        policy["exit.thresholds"] = [NEVER] * len(config.exit_layers)
-    elif arguments.thresholds:
+    if arguments.thresholds:
         policy["exit.thresholds"] = arguments.thresholds
     simulator = {
         "lockstep": lockstep,

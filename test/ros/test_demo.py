@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from tiny_model import tiny_config, write_tiny_model
 
+from deer_ros.model.config import ExitConfig
 from deer_ros.observation import Observation
 from deer_ros.policy import DeerPolicy
 from deer_ros.sim.robot import SimulatedRobot
@@ -178,7 +179,10 @@ def test_a_demo_whose_policy_dies_says_so_and_ends_the_simulator(tmp_path, model
     assert not any(map(is_running, children.values()))
 
 
-def test_a_demo_that_reaches_too_little_fails(tmp_path, model):
+def test_a_demo_that_reaches_too_little_fails(tmp_path):
+    """At full depth, which is every step's, also of a model that decides at some steps only."""
+    exits = ExitConfig(steps_per_decision=2, max_layer_between=2)
+    model = write_tiny_model(tmp_path / "model", max_episode_steps=STEPS, exits=exits)
     with Demo(tmp_path / "out", "--model", str(model), "--episodes", "1", "--tasks", "pick-place",
               "--min-success", "1", "--json", "--full-depth", "--real-time") as demo:
         answer, said = demo.process.communicate(timeout=120)
