@@ -2,12 +2,12 @@
 
 Thresholds of each criterion are solved from the same demonstrations, for the same average GFLOPs of
 the language model, by the solver `optimal`: for the least difference of actions, or, where a gate
-guesses success, for the least success lost. The criteria: `action`, how far successive exits'
+guesses success, by one threshold for all exits. The criteria: `action`, how far successive exits'
 actions differ (the paper's); `feature`, one minus the cosine similarity of what the head hears at
 successive exits; `time`, how long the episode has lasted; `gate`, the head's own guess, where the
 model has one; and `chance`, that asks nothing. (The first three are the ablation of Yue et al.
-2024.) Every exit
-is computed in every step, so that only what is chosen differs; costs are those of the chosen exit.
+2024.) All are asked as often as the model's own rule says. Every exit is computed where they are
+asked, so that only what is chosen differs; costs are those of the chosen exit.
 
     python benchmarks/criteria.py MODEL DEMONSTRATIONS --average-gflops 0.006 --out criteria.jsonl
     deer compare criteria.jsonl --against chance
@@ -25,7 +25,9 @@ import torch
 
 from deer_ros import DeerPolicy
 from deer_ros.budget import criterion
+from deer_ros.budget.cadence import Cadence
 from deer_ros.budget.cost import CostModel
+from deer_ros.budget.families import even_ladder
 from deer_ros.budget.frontier import Frontier, Samples
 from deer_ros.budget.optimal import optimal_frontier
 from deer_ros.budget.solver import NEVER
@@ -116,11 +118,15 @@ def solve(model: Path, demonstrations: Path, average_gflops: float) -> list[Rule
     never = np.full(len(config.exit_layers), NEVER, np.float32)
     answers = roll_out(head, features, config.exit_layers, never, "l2")
     errors = criterion.delta(answers.poses, answers.poses[:, -1:]).T
-    costs = CostModel(config, config.prompt.usual_tokens).exit_gflops("llm")
+    costs = Cadence.of(config).per_step(
+        CostModel(config, config.prompt.usual_tokens).exit_gflops("llm"), config.exit_layers
+    )
     rules = []
     for name, values in values_of(answers, features).items():
-        by_success = name == GATE and config.head.guesses_success
-        frontier = optimal_frontier(Samples(values, lost(values) if by_success else errors, costs))
+        if name == GATE and config.head.guesses_success:
+            frontier = even_ladder(Samples(values, lost(values), costs))
+        else:
+            frontier = optimal_frontier(Samples(values, errors, costs))
         rules.append(Rule(name, frontier, frontier.knob_for(average_gflops)))
     return rules
 
@@ -166,7 +172,7 @@ class Chooser:
         self._policy, self._rule = policy, rule
         self._random = np.random.default_rng(seed)
         # Not every episode starts in the same row.
-        self._steps, self._age = seed, 0
+        self._steps, self._age, self._decided = seed, 0, None
         never = [NEVER] * len(self.config.exit_layers)
         policy.set_thresholds(never, LEARNED if rule.name == GATE else "l2")
 
@@ -176,14 +182,19 @@ class Chooser:
 
     def step(self, observation, instruction, exit_layer=None):
         """As `DeerPolicy.step`; `exit_layer` is the rule's."""
+        held = self._policy.rule.held(self._age, self._decided)
+        if held is None:
+            self._decided = held = self._decide(observation, instruction)
+        self._age += 1
+        return self._policy.step(observation, instruction, held)
+
+    def _decide(self, observation, instruction) -> int:
         values = self._values(observation, instruction)
         rule = self._rule
         agrees = values <= rule.frontier.thresholds[rule.frontier.row(rule.knob, self._steps)]
         agrees[-1] = True
         self._steps += 1
-        self._age += 1
-        layer = self.config.exit_layers[int(agrees.argmax())]
-        return self._policy.step(observation, instruction, layer)
+        return self.config.exit_layers[int(agrees.argmax())]
 
     def _values(self, observation, instruction) -> np.ndarray:
         exits: Sequence[int] = self.config.exit_layers

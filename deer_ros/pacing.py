@@ -5,23 +5,26 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from deer_ros.budget.budget import Budget, BudgetError
-from deer_ros.budget.cadence import AVERAGES, Cadence
+from deer_ros.budget.cadence import Cadence
 from deer_ros.budget.calibration import Calibration
 from deer_ros.budget.cost import CostModel
 from deer_ros.budget.deadline import Deadline, SegmentTimes
 from deer_ros.budget.depth import permitted_depth
 from deer_ros.budget.frontier import Frontier
+from deer_ros.budget.placing import UNITS
 from deer_ros.budget.solution import Solution, metric_in_force, solve
 from deer_ros.budget.timing import CostTable
 from deer_ros.budget.tracking import Tracker
 from deer_ros.decision import StepCost
 from deer_ros.exit_rule import ExitRule
 from deer_ros.model.config import DeerConfig
+
+AVERAGES = tuple(UNITS)
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class Facts:
     dtype: of the weights. built: layers that are loaded. limit: deepest layer that may run, None:
     all that are loaded. metric: of the criterion, None: as calibrated. tokens: length of the prompt
     in force, None before the first. table, calibration: None where there is none.
-    cadence: which steps decide.
+    cadence: which steps decide; None: as `solve` chooses, and all of them where nothing is saved.
     """
 
     config: DeerConfig
@@ -42,7 +45,7 @@ class Facts:
     tokens: int | None = None
     table: CostTable | None = None
     calibration: Calibration | None = None
-    cadence: Cadence = field(default_factory=Cadence)
+    cadence: Cadence | None = None
 
     @property
     def max_layer(self) -> int:
@@ -67,7 +70,9 @@ class Facts:
         if asks_nothing:
             # There is nothing to save: as deep as the limits permit.
             never = (-math.inf,) * (len(solution.thresholds) - 1)
-            solution = dataclasses.replace(solution, thresholds=(*never, math.inf))
+            solution = dataclasses.replace(
+                solution, thresholds=(*never, math.inf), cadence=self.cadence or Cadence()
+            )
         if solution.binding == "none" and self._is_held_by_memory(budget):
             solution = dataclasses.replace(solution, binding="memory_mib")
         return solution
@@ -81,11 +86,11 @@ class Facts:
             memory, self.config, self.cost, None, self.limit, self.dtype)
         return held.binding == "memory_mib" and held.max_layer == self.built
 
-    def exit_costs(self, average: str, scope: str) -> np.ndarray:
+    def exit_costs(self, average: str, scope: str, cadence: Cadence) -> np.ndarray:
         """Mean per step of deciding for every exit, in the unit of an average: float64 (exits,)."""
         in_ms = average == "average_ms"
         costs = self.table.exits_ms() if in_ms else self.cost.exit_gflops(scope)
-        return self.cadence.per_step(costs, self.config.exit_layers)
+        return cadence.per_step(costs, self.config.exit_layers)
 
 
 @dataclass(frozen=True)
@@ -215,7 +220,8 @@ class Pacing:
         exits = ladder.shares.shape[1]
         self._row_costs = {
             average: np.maximum.accumulate(
-                ladder.shares @ facts.exit_costs(average, self.budget.scope)[:exits]
+                ladder.shares
+                @ facts.exit_costs(average, self.budget.scope, self._run.cadence)[:exits]
             )
             for average in AVERAGES
             if self.budget.tracking and average in self.budget.limits
@@ -234,6 +240,6 @@ class Pacing:
             thresholds = run.thresholds if self._ladder is None else self._ladder.thresholds[row]
             self._rules[row] = ExitRule.of(
                 self.facts.config, run.max_layer, thresholds, run.metric,
-                cadence=self.facts.cadence,
+                cadence=run.cadence,
             )
         return self._rules[row]

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from deer_ros.budget.budget import Budget, BudgetError
-from deer_ros.budget.cadence import AVERAGES, Cadence
+from deer_ros.budget.cadence import Cadence
 from deer_ros.budget.calibration import Calibration
 from deer_ros.budget.cost import CostModel
 from deer_ros.budget.presets import find_preset
@@ -31,7 +31,7 @@ from deer_ros.model.action_head import HeadState
 from deer_ros.model.config import DeerConfig
 from deer_ros.model.language import Prompt
 from deer_ros.observation import Observation
-from deer_ros.pacing import Facts, Pacing, Steady
+from deer_ros.pacing import AVERAGES, Facts, Pacing, Steady
 from deer_ros.resources import find_model
 from deer_ros.walk import Timer, explain, walk
 
@@ -180,14 +180,15 @@ class DeerPolicy:
 
         The recurrent state stays; means start anew, unless the budget is the same again. max_layer,
         metric, steps_per_decision, max_layer_between: as in `set_thresholds`; metric None: the
-        calibration's; every step decides, unless told otherwise, where no average is asked for, or
-        an action error is. Reads and frees layers as `budget.memory_mib` permits.
+        calibration's; without the last two all steps decide where no average is asked for, or more
+        than the model's own cadence spends, or an action error. Reads and frees layers as
+        `budget.memory_mib` permits.
         Raises BudgetError, with what can be reached, where the budget cannot be met; ValueError or
         OSError for a calibration or layers that cannot be read. Then nothing has changed.
         """
         self.prepare_budgets(budget)
         built = self.depth_for(budget)
-        cadence = Cadence.under(budget, self.config, steps_per_decision, max_layer_between)
+        cadence = Cadence.asked(self.config, steps_per_decision, max_layer_between)
         pacing = self._pacing(budget, built, max_layer, metric, cadence)
         if pacing.unmet is not None:
             raise BudgetError(pacing.unmet)
@@ -210,7 +211,7 @@ class DeerPolicy:
         Where the budget cannot be met with the instruction in force, which `check_budget` may not
         have known, as little is spent as can be, and `pacing.unmet` says why.
         """
-        cadence = Cadence.under(budget, self.config, steps_per_decision, max_layer_between)
+        cadence = Cadence.asked(self.config, steps_per_decision, max_layer_between)
         self._pace(self._pacing(budget, self.model.max_layer, max_layer, metric, cadence))
 
     def check_budget(
@@ -222,7 +223,7 @@ class DeerPolicy:
         Changes nothing; another thread may step meanwhile. Raises BudgetError.
         """
         built = depth_within(self.model, max_layer, budget.memory_mib)
-        cadence = Cadence.under(budget, self.config, steps_per_decision, max_layer_between)
+        cadence = Cadence.asked(self.config, steps_per_decision, max_layer_between)
         return self._facts(built, max_layer, metric, cadence).solve(budget)
 
     def prepare_budgets(self, budget: Budget | None = None) -> None:
@@ -399,7 +400,8 @@ class DeerPolicy:
         return self.model.read(torch.from_numpy(ids).to(self._parameter.device)[None])
 
     def _facts(
-        self, built: int, max_layer: int | None, metric: str | None, cadence: Cadence
+        self, built: int, max_layer: int | None, metric: str | None,
+        cadence: Cadence | None,
     ) -> Facts:
         """What a budget is solved from, with `built` layers loaded."""
         return Facts(
@@ -409,7 +411,7 @@ class DeerPolicy:
 
     def _pacing(
         self, budget: Budget, built: int, max_layer: int | None, metric: str | None,
-        cadence: Cadence,
+        cadence: Cadence | None,
     ) -> Pacing:
         before = self.pacing.deadline
         facts = self._facts(built, max_layer, metric, cadence)

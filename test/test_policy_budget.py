@@ -145,14 +145,41 @@ def test_more_than_full_depth_at_every_decision_costs_can_be_asked_for_and_is_no
 def test_a_models_own_cadence_saves_where_an_average_is_asked_for_and_nowhere_else(tmp_path):
     exits = ExitConfig(steps_per_decision=2, max_layer_between=2)
     policy = DeerPolicy.from_pretrained(write_calibrated_model(tmp_path / "own", exits=exits))
+    policy.cost_table = cost_table([10.0, 5.0, 5.0])
     policy.expect(TEXT)
+    policy.prepare_budgets()
     for limits, every in (
-        ({"peak_gflops": 1e9}, 1), ({"average_gflops": between(policy, 0.2)}, 2),
+        ({"peak_gflops": 1e9}, 1), ({"latency_ms": 100.0}, 1), ({"memory_mib": 1e3}, 1),
+        ({"average_gflops": between(policy, 0.2)}, 2), ({"average_ms": 12.0}, 2),
+        ({"average_gflops": between(policy, 0.2), "average_ms": 19.0}, 2),
         ({"max_action_error": 1.9}, 1),
+        ({"max_action_error": 1.9, "average_gflops": 1.0}, 1),
     ):
-        solution = policy.set_budget(Budget(**limits))
-        assert policy.rule.cadence.steps_per_decision == every
-        assert solution.cadence.steps_per_decision == every, limits
+        for solve in (policy.check_budget, policy.set_budget):
+            solution = solve(Budget(**limits))
+            assert solution.cadence.steps_per_decision == every, limits
+        assert policy.rule.cadence == solution.cadence
+
+
+def test_where_more_may_be_spent_than_a_models_own_cadence_does_every_step_decides(tmp_path):
+    exits = ExitConfig(steps_per_decision=2, max_layer_between=2)
+    policy = DeerPolicy.from_pretrained(write_calibrated_model(tmp_path / "own", exits=exits))
+    policy.expect(TEXT)
+    for share in (0.2, 0.49, 0.51, 0.8):
+        asked = between(policy, share)
+        solution = policy.set_budget(Budget(average_gflops=asked))
+        assert solution.cadence.steps_per_decision == (2 if share < 0.5 else 1)
+        assert solution.expected_llm_gflops == pytest.approx(asked)
+        for number in range(200):
+            policy.step(noise(number), TEXT)
+        low, *_, high = costs(policy)
+        bound = (high - low) * (1 / GAIN + 2) / 200
+        assert abs(policy.pacing.spent.llm_gflops - asked) <= bound
+    asked = Budget(average_gflops=between(policy, 0.8))
+    with pytest.raises(BudgetError, match="decided on at every step"):
+        policy.set_budget(asked.replace(max_action_error=1.9), steps_per_decision=2)
+    kept = policy.set_budget(asked, steps_per_decision=2)
+    assert kept.cadence.steps_per_decision == 2, "as was asked"
 
 
 @pytest.mark.parametrize("held", [0, -1, 1.5, "2"])

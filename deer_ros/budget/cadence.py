@@ -7,10 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from deer_ros.budget.budget import Budget
 from deer_ros.model.config import DeerConfig
-
-AVERAGES = ("average_gflops", "average_ms")
 
 
 @dataclass(frozen=True)
@@ -24,6 +21,18 @@ class Cadence:
 
     steps_per_decision: int = 1
     layer_between: int | None = None
+
+    @classmethod
+    def asked(
+        cls,
+        config: DeerConfig,
+        steps_per_decision: int | None = None,
+        max_layer_between: int | None = None,
+    ) -> Cadence | None:
+        """As `of`; None where nothing is given, and the model may choose."""
+        if steps_per_decision is None and max_layer_between is None:
+            return None
+        return cls.of(config, steps_per_decision, max_layer_between)
 
     @classmethod
     def of(
@@ -51,23 +60,6 @@ class Cadence:
                 f"{config.exit_layers[0]}, so it must be at least that, or 0 for no limit."
             )
         return cls(int(steps), config.permitted_exits(most)[-1] if most else None)
-
-    @classmethod
-    def under(
-        cls,
-        budget: Budget | None,
-        config: DeerConfig,
-        steps_per_decision: int | None = None,
-        max_layer_between: int | None = None,
-    ) -> Cadence:
-        """As `of`, but every step decides, unless told otherwise, where the model's own cadence
-        would save what nobody asked to save: without a budget of an average, or where an action
-        error is certified, which is so for every step's decision alone."""
-        limits = {} if budget is None else budget.limits
-        saves = not limits.keys().isdisjoint(AVERAGES) and "max_action_error" not in limits
-        if steps_per_decision is None and not saves:
-            steps_per_decision = 1
-        return cls.of(config, steps_per_decision, max_layer_between)
 
     @property
     def arguments(self) -> dict[str, int]:

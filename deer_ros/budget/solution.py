@@ -72,9 +72,9 @@ def solve(
     max_layer: the deepest layer that is loaded or permitted otherwise; None: all of the model's.
     dtype: of the weights, for `memory_mib`. metric: of the criterion; None: the calibration's, or
     else the model's own; `cost` is taken under it. cadence: which steps decide; None: as the model
-    does, but every step where an action error is certified. Raises BudgetError, with the reachable
-    interval, for a budget that cannot be met, or that lacks its table or calibration; ValueError
-    for a metric that the model does not have.
+    does, but every step where that cannot give what is asked for. Raises BudgetError, with the
+    reachable interval, for a budget that cannot be met, or that lacks its table or calibration;
+    ValueError for a metric that the model does not have.
     """
     if calibration is not None and calibration.exit_layers != config.exit_layers:
         raise BudgetError(
@@ -86,10 +86,9 @@ def solve(
     config.check_metric(metric)
     cost = replace(cost, metric=metric)
     depth = permitted_depth(budget, config, cost, table, max_layer, dtype)
-    if cadence is None:
-        certified = budget.max_action_error is not None
-        cadence = Cadence() if certified else Cadence.of(config)
-    return _Solver(budget, config, cost, table, calibration, metric, depth, cadence).solution()
+    own = _Solver(budget, config, cost, table, calibration, metric, depth, Cadence.of(config))
+    solver = replace(own, cadence=cadence or (Cadence() if own.wants_more else own.cadence))
+    return solver.solution()
 
 
 def metric_in_force(
@@ -104,9 +103,23 @@ def metric_in_force(
 class _Solver(Placing):
     """Tells what the place of a budget lets expect, or the model's own thresholds without one."""
 
+    @property
+    def wants_more(self) -> bool:
+        """Whether more than this cadence can give is asked for: a certificate, which is for steps
+        that all decide, or averages above what it spends when it decides for the deepest exit."""
+        if self.budget.max_action_error is not None:
+            return True
+        averages = self._averages()
+        return bool(averages) and all(
+            getattr(self.budget, name) > self.costs(name)[-1] for name in averages
+        )
+
+    def _averages(self) -> list[str]:
+        return [name for name in UNITS if getattr(self.budget, name) is not None]
+
     def solution(self) -> Solution:
         budget = self.budget
-        averages = [name for name in UNITS if getattr(budget, name) is not None]
+        averages = self._averages()
         if not averages and budget.max_action_error is None:
             return self._own_thresholds()
         if budget.max_action_error is None and self.calibration is None:

@@ -111,9 +111,9 @@ class Brain:
             "none" if unmet else binding, in_parameters_words(unmet or ""), stop)
 
     def _obey(self, plan: Plan, generation: int) -> None:
-        if (plan.rule, plan.budget) != self._rule:
+        if plan.spends != self._rule:
             self._take_rule(plan)
-            self._rule = plan.rule, plan.budget
+            self._rule = plan.spends
         if generation != self._generation:
             self._policy.reset()
             self._generation = generation
@@ -124,8 +124,7 @@ class Brain:
             self._policy.set_thresholds(
                 rule.thresholds, rule.metric, rule.exits[-1], **rule.cadence.arguments)
         else:
-            self._policy.take_budget(
-                plan.budget, rule.exits[-1], rule.metric, **rule.cadence.arguments)
+            self._policy.take_budget(plan.budget, **plan.limits_of_budget)
 
     def _read(self, picture: Picture) -> np.ndarray | None:
         try:

@@ -92,8 +92,7 @@ def check(policy: DeerPolicy, plan: Plan) -> None:
     if plan.budget is None:
         return
     try:
-        rule = plan.rule
-        policy.check_budget(plan.budget, rule.exits[-1], rule.metric, **rule.cadence.arguments)
+        policy.check_budget(plan.budget, **plan.limits_of_budget)
     except BudgetError as error:
         raise BudgetError(
             f"{in_parameters_words(str(error))} Several parameters change at once with `deer set`."

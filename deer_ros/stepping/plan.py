@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from deer_ros.budget.budget import Budget
+from deer_ros.budget.cadence import Cadence
 from deer_ros.control.command import MODEL_JUMP, ActionSemantics, Limits, needs_pose
 from deer_ros.data.episode import POSE_NAMES, joint_names
 from deer_ros.exit_rule import ExitRule
@@ -25,7 +26,8 @@ class Plan:
     control_rate_hz: steps per second at most. dry: why nothing is commanded, or None.
     budget: what steps may cost, instead of the rule's thresholds; None where there is none, or none
     is kept.
-    layout: what the model reads of the robot's own state, by name.
+    layout: what the model reads of the robot's own state, by name. cadence: which steps decide
+    under a budget; None: the model may choose.
     """
 
     settings: Settings
@@ -37,6 +39,7 @@ class Plan:
     dry: str | None
     budget: Budget | None = None
     layout: tuple[str, ...] = ()
+    cadence: Cadence | None = None
 
     @classmethod
     def of(cls, settings: Settings, config: DeerConfig) -> Plan:
@@ -75,6 +78,7 @@ class Plan:
             dry=dry,
             budget=settings.kept_budget(),
             layout=_layout(config),
+            cadence=settings.cadence(config),
         )
 
     @property
@@ -88,7 +92,18 @@ class Plan:
 
     def costs_as(self, other: Plan) -> bool:
         """Whether steps may cost the same, and go by the same rule."""
-        return (self.budget, self.rule) == (other.budget, other.rule)
+        return self.spends == other.spends
+
+    @property
+    def spends(self) -> tuple:
+        """What decides on a step's cost."""
+        return self.budget, self.rule, self.cadence
+
+    @property
+    def limits_of_budget(self) -> dict[str, object]:
+        """Arguments that a policy takes with the budget."""
+        cadence = {} if self.cadence is None else self.cadence.arguments
+        return {"max_layer": self.rule.exits[-1], "metric": self.rule.metric, **cadence}
 
     @property
     def needs_pose(self) -> bool:

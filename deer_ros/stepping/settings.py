@@ -101,7 +101,8 @@ class Settings:
     exit_steps_per_decision: int = parameter(
         "exit.steps_per_decision", 0, "steps", number(0, 1000),
         "The criterion is asked every so many steps; in between the exit stays. 0: as the model's "
-        "own rule says, where thresholds or an average decide; else at every step.")
+        "own rule says, where thresholds or an average decide; at every step where no budget of an "
+        "average is kept, or one that leaves more to spend, or an action error is.")
     exit_max_layer_between: int = parameter(
         "exit.max_layer_between", -1, "layers", number(-1, 10000),
         "How deep steps may go between two decisions, rounded down to an exit; 0: as deep as was "
@@ -282,17 +283,20 @@ class Settings:
             thresholds,
             None if self.exit_metric == MODELS_OWN else self.exit_metric,
             self.exit_max_layer or None,
-            self._cadence(config),
+            self._rules_cadence(config),
         )
 
-    def _cadence(self, config: DeerConfig) -> Cadence:
-        given = (
-            self.exit_steps_per_decision or None,
-            None if self.exit_max_layer_between < 0 else self.exit_max_layer_between,
+    def cadence(self, config: DeerConfig) -> Cadence | None:
+        """What is asked for; None: the model may choose. Raises ValueError."""
+        most = self.exit_max_layer_between
+        return Cadence.asked(
+            config, self.exit_steps_per_decision or None, None if most < 0 else most
         )
-        if self.exit_policy == "fixed":
-            return Cadence.of(config, *given)
-        return Cadence.under(self.kept_budget(), config, *given)
+
+    def _rules_cadence(self, config: DeerConfig) -> Cadence:
+        """Of thresholds the model's own; without any, every step is as deep as it may be."""
+        choice = Cadence.of(config) if self.exit_policy == "fixed" else Cadence()
+        return self.cadence(config) or choice
 
 
 def default_thresholds(config: DeerConfig) -> tuple[float, ...]:

@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_model import tiny_config
 
-from deer_ros.budget.budget import Budget
 from deer_ros.budget.cadence import Cadence
 from deer_ros.model.config import ExitConfig
 
@@ -32,16 +31,10 @@ def test_what_is_not_given_is_the_models_own_and_layers_are_rounded_down_to_an_e
         assert Cadence.of(config(**OWN), **cadence.arguments) == cadence
 
 
-@pytest.mark.parametrize(("limits", "steps"), [
-    ({"average_gflops": 1.0}, 3), ({"average_ms": 1.0, "peak_gflops": 1.0}, 3),
-    ({"peak_gflops": 1.0}, 1), ({"memory_mib": 1.0, "latency_ms": 1.0}, 1),
-    ({"max_action_error": 1.0}, 1), ({"max_action_error": 1.0, "average_gflops": 1.0}, 1),
-])  # fmt: skip
-def test_a_model_saves_by_its_own_cadence_only_where_an_average_is_asked_for(limits, steps):
-    budget, own = Budget(**limits), config(**OWN)
-    assert Cadence.under(budget, own).steps_per_decision == steps
-    assert Cadence.under(budget, own, 7).steps_per_decision == 7
-    assert Cadence.under(None, own).steps_per_decision == 1
+def test_where_nothing_is_given_the_model_may_choose():
+    assert Cadence.asked(config(**OWN)) is None
+    assert Cadence.asked(config(**OWN), 1) == Cadence(1, 4)
+    assert Cadence.asked(config(**OWN), None, 0) == Cadence(3, None)
 
 
 @pytest.mark.parametrize(("arguments", "complaint"), [

@@ -85,21 +85,27 @@ def test_a_depth_above_the_first_exit_is_refused_with_a_sentence():
     assert "max_layer_between is 1" in refusal("exit.max_layer_between", 1, CONFIG)
 
 
-def test_a_models_own_cadence_holds_where_thresholds_or_an_average_decide_unless_one_is_set():
+def test_a_models_own_cadence_holds_for_thresholds_and_a_budget_chooses_unless_one_is_set():
     own = tiny_config(exits=ExitConfig(steps_per_decision=3, max_layer_between=5))
 
-    def cadence(**changes):
+    def plan(**changes):
         changes = {"exit__thresholds": [0.1] * 3, **changes}
         names = {name.replace("__", "."): value for name, value in changes.items()}
-        return Plan.of(Settings().replaced(names, own), own).rule.cadence
+        return Plan.of(Settings().replaced(names, own), own)
 
-    assert cadence() == Cadence(1, 4), "without a budget there is nothing to save"
-    assert cadence(exit__policy="fixed") == Cadence(3, 4)
-    assert cadence(budget__average_ms=5.0) == Cadence(3, 4)
-    assert cadence(budget__max_action_error=0.1) == Cadence(1, 4)
-    assert cadence(exit__policy="fixed", exit__steps_per_decision=1) == Cadence(1, 4)
-    assert cadence(exit__steps_per_decision=2, exit__max_layer_between=0) == Cadence(2, None)
-    assert cadence(exit__policy="fixed", exit__max_layer_between=2) == Cadence(3, 2)
+    assert plan().rule.cadence == Cadence(), "without a budget there is nothing to save"
+    fixed = plan(exit__policy="fixed")
+    assert (fixed.rule.cadence, fixed.cadence) == (Cadence(3, 4), None)
+    assert plan(budget__average_ms=5.0).cadence is None
+    for changes, cadence in (
+        ({"exit__steps_per_decision": 1}, Cadence(1, 4)),
+        ({"exit__steps_per_decision": 2, "exit__max_layer_between": 0}, Cadence(2, None)),
+        ({"exit__max_layer_between": 2}, Cadence(3, 2)),
+    ):
+        for policy in ("fixed", "budget"):
+            asked = plan(exit__policy=policy, budget__average_ms=5.0, **changes)
+            assert asked.cadence == asked.rule.cadence == cadence
+        assert not asked.costs_as(plan(budget__average_ms=5.0))
 
 
 def test_the_models_thresholds_become_finite_numbers():
