@@ -2,7 +2,7 @@
 
 Thresholds of each criterion are solved from the same demonstrations, for the same average GFLOPs of
 the language model, by the solver `optimal`: for the least difference of actions, or, where a gate
-guesses success, by one threshold for all exits. The criteria: `action`, how far successive exits'
+guesses success, for the least success lost. The criteria: `action`, how far successive exits'
 actions differ (the paper's); `feature`, one minus the cosine similarity of what the head hears at
 successive exits; `time`, how long the episode has lasted; `gate`, the head's own guess, where the
 model has one; and `chance`, that asks nothing. (The first three are the ablation of Yue et al.
@@ -27,7 +27,6 @@ from deer_ros import DeerPolicy
 from deer_ros.budget import criterion
 from deer_ros.budget.cadence import Cadence
 from deer_ros.budget.cost import CostModel
-from deer_ros.budget.families import even_ladder
 from deer_ros.budget.frontier import Frontier, Samples
 from deer_ros.budget.optimal import optimal_frontier
 from deer_ros.budget.solver import NEVER
@@ -123,10 +122,8 @@ def solve(model: Path, demonstrations: Path, average_gflops: float) -> list[Rule
     )
     rules = []
     for name, values in values_of(answers, features).items():
-        if name == GATE and config.head.guesses_success:
-            frontier = even_ladder(Samples(values, lost(values), costs))
-        else:
-            frontier = optimal_frontier(Samples(values, errors, costs))
+        by_success = name == GATE and config.head.guesses_success
+        frontier = optimal_frontier(Samples(values, lost(values) if by_success else errors, costs))
         rules.append(Rule(name, frontier, frontier.knob_for(average_gflops)))
     return rules
 

@@ -1,5 +1,4 @@
-"""One-parameter families of thresholds, solved for a budget: the authors', and one for all exits.
-"""
+"""The authors' one-parameter families of thresholds, solved for a budget instead of for a ratio."""
 
 from __future__ import annotations
 
@@ -13,7 +12,6 @@ from deer_ros.budget.solver import ALWAYS, FAMILIES, NEVER, family_shares, solve
 
 COARSE_ROWS = 8
 BISECTIONS = 8
-EVEN_ROWS = 64
 
 Row = tuple[np.ndarray, np.ndarray, float]
 """Thresholds (K,), share of the steps per exit (K,), mean error."""
@@ -46,23 +44,6 @@ def family_ladder(samples: Samples, family: str, cost: float | None = None) -> F
     ends = samples.ladder(np.array([always(samples, 0), always(samples, -1)]))
     thresholds, shares, error = (np.array(column) for column in zip(*rows, *_rows(ends)))
     return in_order(thresholds, shares, error, samples.costs)
-
-
-def even_ladder(samples: Samples, rows: int = EVEN_ROWS) -> Frontier:
-    """At most `rows` rows of one threshold for all exits, from the cheapest exit to the deepest.
-
-    A row takes the first exit that loses no more than its threshold. Along the rows the threshold
-    falls, and with it what every single sample loses, where `deltas` are what is lost.
-    """
-    exits = len(samples.costs)
-    values = np.unique(samples.deltas[:-1])
-    levels = values[np.linspace(0, len(values) - 1, min(4 * rows, len(values))).astype(np.int64)]
-    thresholds = np.repeat(levels[:, None], exits, axis=1)
-    thresholds[:, -1] = ALWAYS
-    ends = np.array([always(samples, 0), always(samples, -1)])
-    ladder = samples.ladder(np.concatenate([ends, thresholds]))
-    asked = np.linspace(ladder.cost[0], ladder.cost[-1], rows)
-    return ladder.rows(np.unique(np.abs(ladder.cost[:, None] - asked).argmin(axis=0)))
 
 
 def with_families(ladder: Frontier, samples: Samples, cost: float) -> Frontier:

@@ -15,7 +15,7 @@ from deer_ros.budget.cadence import Cadence
 from deer_ros.budget.calibration import Calibration
 from deer_ros.budget.cost import CostModel
 from deer_ros.budget.depth import Depth, rounded_up
-from deer_ros.budget.families import even_ladder, family_ladder, with_families
+from deer_ros.budget.families import family_ladder, with_families
 from deer_ros.budget.frontier import Frontier, Samples
 from deer_ros.budget.risk import cheapest_row, least_limit
 from deer_ros.budget.solver import FAMILIES
@@ -133,11 +133,6 @@ class Placing:
     def _ladder(self, costs: np.ndarray, asked: float) -> Frontier:
         if self.budget.solver != "optimal":
             return family_ladder(self._samples(costs), self.budget.solver, asked)
-        if self.calibration.success_counts(self.metric):
-            # What a gate guesses is the whole rest of the episode: a few steps that risk much lose
-            # it, and many that risk nothing do not make up for them. So the least bound is sought
-            # on what any decision loses, and not the least mean.
-            return even_ladder(self._samples(costs))
         # Stored are some rows of the optimum, and for other relations of the costs good ones:
         # between them a family may do better.
         return with_families(self._frontier().under(costs), self._samples(costs), asked)

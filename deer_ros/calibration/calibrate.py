@@ -12,7 +12,6 @@ from deer_ros.budget import criterion
 from deer_ros.budget.cadence import Cadence
 from deer_ros.budget.calibration import METHODS, Calibration
 from deer_ros.budget.cost import CostModel
-from deer_ros.budget.families import even_ladder
 from deer_ros.budget.frontier import Frontier, Samples
 from deer_ros.budget.optimal import ROWS, optimal_frontier
 from deer_ros.budget.solver import NEVER
@@ -20,7 +19,7 @@ from deer_ros.calibration.features import Features, reference_layer
 from deer_ros.calibration.original import REFERENCE_LAYER, draw_windows
 from deer_ros.calibration.rollout import Rollout, roll_out
 from deer_ros.model.action_head import ActionHead
-from deer_ros.model.config import LEARNED, DeerConfig
+from deer_ros.model.config import DeerConfig
 
 Progress = Callable[[str, int, int], None]
 """What is being done, how many of its parts are done, of how many."""
@@ -126,9 +125,7 @@ def _gather(
     episode = np.repeat(np.arange(len(features.lengths)), features.lengths)
     never = np.full(len(exits), NEVER, np.float32)
     first = roll_out(head, features, exits, never, metric)
-    samples = _samples(first, config, metric)
-    of_success = metric == LEARNED and config.head.guesses_success
-    frontier = even_ladder(samples) if of_success else optimal_frontier(samples, settings.rows)
+    frontier = optimal_frontier(_samples(first, config, metric), settings.rows)
     low, high = frontier.cost[[0, -1]]
     knob = frontier.knob_for(low + settings.second_pass * (high - low))
     thresholds = frontier.thresholds[round(knob)]

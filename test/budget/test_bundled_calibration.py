@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from deer_ros.budget.budget import Budget
-from deer_ros.budget.cadence import Cadence
 from deer_ros.budget.cost import CostModel
 from deer_ros.budget.solution import solve
 from deer_ros.budget.solver import FAMILIES
@@ -25,18 +24,18 @@ def test_it_is_of_the_bundled_weights_and_small():
 
 
 @pytest.mark.parametrize("scope", ["llm", "step"])
-def test_every_average_can_be_solved_and_more_of_it_loses_less(scope):
+def test_every_average_can_be_solved_and_the_optimum_loses_least(scope):
     calibration = find_calibration(bundled_model())
     config = DeerConfig.load(bundled_model() / "config.json")
     cost = CostModel(config, prompt_tokens=8)
-    costs = Cadence.of(config).per_step(cost.exit_gflops(scope), config.exit_layers)
-    for solver in ("optimal", *FAMILIES):
-        lost = []
-        for place in (0.1, 0.3, 0.5, 0.7, 0.9):
-            asked = costs[0] + place * (costs[-1] - costs[0])
+    costs = cost.exit_gflops(scope)
+    for place in (0.1, 0.3, 0.5, 0.7, 0.9):
+        asked = costs[0] + place * (costs[-1] - costs[0])
+        lost = {}
+        for solver in ("optimal", *FAMILIES):
             budget = Budget(average_gflops=asked, scope=scope, solver=solver)
             found = solve(budget, config, cost, None, calibration)
             spent = getattr(found, f"expected_{scope}_gflops")
             assert spent <= asked * (1 + 1e-9)
-            lost.append(found.expected_success_loss)
-        assert sorted(lost, reverse=True) == lost, solver
+            lost[solver] = found.expected_success_loss
+        assert lost["optimal"] <= min(lost.values()) + 1e-9
