@@ -148,8 +148,15 @@ class Gate(nn.Module):
         super().__init__()
         self.hidden = nn.Linear(config.lstm_width + 6, config.gate_width)
         self.layer = nn.Embedding(layers, config.gate_width)
+        # What exits have in common is learned first, and is not drowned in what each begins with.
+        nn.init.zeros_(self.layer.weight)
         self.out = nn.Linear(config.gate_width, config.gate_outputs)
         self.dropout = nn.Dropout(config.gate_dropout)
+
+    @property
+    def decayed(self) -> list[nn.Parameter]:
+        """What weight decay is for: what is read, and not how exits differ."""
+        return [self.hidden.weight]
 
     def scores(self, x: Tensor, pose: Tensor, layer: int | Tensor) -> Tensor:
         """What the guess is made of: x (..., lstm width), pose (..., 6) to (..., outputs).

@@ -72,11 +72,23 @@ class PhaseRunner:
         draw: Draw,
         held: Held,
         precision: str = "float32",
+        decayed: list[nn.Parameter] | None = None,
     ) -> None:
-        """Train one part of the model by itself, all else frozen."""
-        group = {"params": learned, "lr": phase.learning_rate, "weight_decay": phase.weight_decay}
+        """Train one part of the model by itself, all else frozen.
+
+        decayed: of the learned ones, those that weight decay is for; None: all.
+        """
+        chosen = {id(parameter) for parameter in (learned if decayed is None else decayed)}
+        groups = [
+            {
+                "params": [p for p in learned if (id(p) in chosen) == decays],
+                "lr": phase.learning_rate,
+                "weight_decay": phase.weight_decay if decays else 0.0,
+            }
+            for decays in ((True,) if decayed is None else (True, False))
+        ]
         schedule = Schedule(phase.steps, phase.warmup_steps, cosine=True)
-        self.train(name, module, [group], draw, held, schedule, precision=precision)
+        self.train(name, module, groups, draw, held, schedule, precision=precision)
 
     def train(
         self,

@@ -177,6 +177,7 @@ class TrainingRun:
         self.phases.train_part(
             "gate", phase, GateTraining(self.model), list(self.model.head.gate.parameters()),
             *self._windows(self._look(), phase.batch_windows),
+            decayed=self.model.head.gate.decayed,
         )
 
     def _practise(self, gate: SuccessGate) -> None:
@@ -196,7 +197,7 @@ class TrainingRun:
         self.phases.train_part(
             "practice", phase, PracticeTraining(gate), list(gate.parameters()),
             lambda rng: batches.draw(rng, phase.batch_answers),
-            lambda: held_out,
+            lambda: held_out, decayed=gate.decayed,
         )
 
     def _look(self) -> Look:

@@ -96,6 +96,17 @@ def test_the_guess_comes_near_what_leaving_early_costs():
     assert guesses[unseen.layers == 4].mean() < 0.05
 
 
+def test_exits_begin_alike_and_weight_decay_does_not_make_them_so_again():
+    """Drawn at random, what each began with took longer to unlearn than there were steps."""
+    torch.manual_seed(0)
+    gate = SuccessGate(dataclasses.replace(HEAD, gate_width=128), tiny_config().language.layers)
+    read, poses = torch.randn(5, HEAD.lstm_width), torch.randn(5, 6)
+    guesses = [gate.scores(read, poses, layer) for layer in (1, 2, 6)]
+    torch.testing.assert_close(guesses[0], guesses[1])
+    torch.testing.assert_close(guesses[0], guesses[2])
+    assert [parameter is gate.hidden.weight for parameter in gate.decayed] == [True]
+
+
 def test_the_loss_is_the_likelihood_of_the_outcomes():
     gate = SuccessGate(HEAD, layers=6).double()
     outcomes = made_up_outcomes(count=50)
