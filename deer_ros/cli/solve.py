@@ -81,8 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
     cost = CostModel(config, _prompt_tokens(folder, config, arguments.instruction))
     table = _timing(folder, budget, config, arguments)
     dtype = arguments.dtype or _dtype({tensor.dtype for tensor in stored.values()})
-    given = (arguments.steps_per_decision, arguments.max_layer_between)
-    cadence = None if given == (None, None) else Cadence.of(config, *given)
+    cadence = Cadence.asked(config, arguments.steps_per_decision, arguments.max_layer_between)
     solution = solve(
         budget, config, cost, table, calibration, arguments.max_layer, dtype, arguments.metric,
         cadence,

@@ -124,7 +124,7 @@ class Brain:
             self._policy.set_thresholds(
                 rule.thresholds, rule.metric, rule.exits[-1], **rule.cadence.arguments)
         else:
-            self._policy.take_budget(plan.budget, **plan.limits_of_budget)
+            self._policy.take_budget(plan.budget, **plan.budget_arguments)
 
     def _read(self, picture: Picture) -> np.ndarray | None:
         try:

@@ -92,7 +92,7 @@ def check(policy: DeerPolicy, plan: Plan) -> None:
     if plan.budget is None:
         return
     try:
-        policy.check_budget(plan.budget, **plan.limits_of_budget)
+        policy.check_budget(plan.budget, **plan.budget_arguments)
     except BudgetError as error:
         raise BudgetError(
             f"{in_parameters_words(str(error))} Several parameters change at once with `deer set`."

@@ -100,7 +100,7 @@ class Plan:
         return self.budget, self.rule, self.cadence
 
     @property
-    def limits_of_budget(self) -> dict[str, object]:
+    def budget_arguments(self) -> dict[str, object]:
         """Arguments that a policy takes with the budget."""
         cadence = {} if self.cadence is None else self.cadence.arguments
         return {"max_layer": self.rule.exits[-1], "metric": self.rule.metric, **cadence}
