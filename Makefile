@@ -20,12 +20,12 @@ ENVIRONMENT := source scripts/environment.bash
 INSTALLED_FOLDERS := $(wildcard config deer_ros launch models scripts)
 FILE_LIST := build/installed_files.txt
 
-.PHONY: setup demo test test-robot soak libero-check clean help list_files
+.PHONY: setup demo test test-long test-robot soak libero-check clean help list_files
 
 help:
 	@echo "make setup   virtual environment in .venv, package built into install/"
 	@echo "make demo    simulated robot and policy over ROS 2, with a table at the end (DEMO_ARGS)"
-	@echo "make test    all tests (PYTEST_ARGS)"
+	@echo "make test    the tests (PYTEST_ARGS); 'make test-long' those that train and play for long"
 	@echo "make libero-check  a short episode in LIBERO, in an environment of its own (LIBERO_PYTHON)"
 	@echo "make test-robot   faults injected into the running node, as often as is promised (25 min)"
 	@echo "make soak    ten minutes of steps: memory, rate, exceptions (SOAK_ARGS)"
@@ -40,12 +40,15 @@ demo: setup
 test: setup
 ifeq ($(strip $(PYTEST_ARGS)),)
 	@$(ENVIRONMENT); export OMP_NUM_THREADS=1; \
-	pytest --numprocesses 2 --dist loadfile -m "not clock" || failed=1; \
-	pytest -m clock || failed=1; \
+	pytest --numprocesses 2 --dist loadfile -m "not clock and not long" || failed=1; \
+	pytest -m "clock and not long" || failed=1; \
 	exit $${failed:-0}
 else
 	@$(ENVIRONMENT); OMP_NUM_THREADS=1 exec pytest $(PYTEST_ARGS)
 endif
+
+test-long: setup
+	@$(ENVIRONMENT); OMP_NUM_THREADS=1 exec pytest -m long
 
 # Not among the tests: it installs some gigabytes.
 libero-check: $(LIBERO_VENV)/.installed

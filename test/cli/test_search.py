@@ -134,7 +134,9 @@ def test_a_calibrated_model_starts_from_the_solved_thresholds(capsys, tmp_path):
     assert found["taken"] == "start" and "more than the budget" in found["reason"]
 
 
-@pytest.mark.parametrize("storage", ["sqlite:///{}/study.db", "{}/journal"])
+@pytest.mark.parametrize(
+    "storage", ["sqlite:///{}/study.db", pytest.param("{}/journal", marks=pytest.mark.long)]
+)
 def test_two_workers_share_a_study_and_come_to_the_same(capsys, model, tmp_path, storage):
     arguments = (model, "--trials", 16, "--storage", storage.format(tmp_path))
     workers = [start_process(tmp_path, *arguments, *SCORER, "--json") for _ in range(2)]
@@ -149,7 +151,10 @@ def test_two_workers_share_a_study_and_come_to_the_same(capsys, model, tmp_path,
     assert json.loads((model / "thresholds.json").read_text())["thresholds"] == last["thresholds"]
 
 
-@pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
+@pytest.mark.parametrize(
+    ("how", "code"),
+    [(signal.SIGINT, 130), pytest.param(signal.SIGKILL, -9, marks=pytest.mark.long)],
+)
 def test_a_search_that_is_ended_in_a_trial_leaves_nothing_half_and_goes_on(
     model, tmp_path, how, code
 ):

@@ -90,6 +90,7 @@ def test_answers_are_those_that_the_gate_is_asked_about(model):
     assert kinds == {True, False}
 
 
+@pytest.mark.long
 def test_practice_goes_on_where_it_was_and_with_any_number_of_processes(model, tmp_path):
     whole = practise(model, tmp_path / "whole", TASKS, 3, seed=0, processes=2)
     heard: list[tuple[int, int]] = []

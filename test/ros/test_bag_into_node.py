@@ -82,6 +82,7 @@ def test_the_node_answers_a_played_bag_as_replay_does(tmp_path, model):
         assert action.step == expected[stamps].step
 
 
+@pytest.mark.long
 def test_loops_begin_new_episodes_and_a_pause_is_no_stale_input(tmp_path, model):
     write_camera_bag(tmp_path / "bag", 60)
     # Shorter than the bag: where time begins anew, so does an episode that was over.

@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from made_up_runs import Recorder, config, made_up_episodes
 from safetensors.torch import load_file
@@ -57,6 +58,7 @@ def test_the_guesses_come_near_the_distances_to_full_depth(tmp_path):
     assert np.mean((guesses - distances) ** 2) < np.var(distances)
 
 
+@pytest.mark.long
 def test_a_killed_gate_phase_goes_on_as_if_it_had_not_been(tmp_path):
     _, whole = run(tmp_path / "whole", steps=6)
     try:

@@ -81,6 +81,7 @@ def test_validation_is_told_what_was_said(tmp_path):
     assert held.instructions.others == {}
 
 
+@pytest.mark.long
 def test_a_run_with_paraphrases_goes_on_after_a_kill_as_if_there_had_been_none(tmp_path):
     whole, resumed = Recorder(), Recorder()
     run(tmp_path / "whole", whole)()

@@ -103,6 +103,7 @@ def test_processes_share_a_batch_and_its_loss(world):
     assert np.mean([loss(rank, world) for rank in range(world)]) == pytest.approx(loss(0, 1))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("meaning_weight", [0.0, 0.5])
 def test_a_killed_phase_goes_on_as_if_it_had_not_been(tmp_path, meaning_weight):
     asked = {"steps": 6, "meaning_weight": meaning_weight}

@@ -153,6 +153,7 @@ def test_only_the_gate_learns_in_its_phase(tmp_path):
     assert differ and all(name.startswith("head.gate.") for name in differ)
 
 
+@pytest.mark.long
 def test_a_killed_phase_goes_on_as_if_it_had_not_been(tmp_path):
     _, whole = run(tmp_path / "whole", steps=6)
     with pytest.raises(KeyboardInterrupt):
