@@ -263,7 +263,9 @@ def fuzzed_jpeg(rng: random.Random):
     return message
 
 
-@pytest.mark.parametrize("transport", ["raw", "compressed"])
+@pytest.mark.parametrize(
+    "transport", ["raw", pytest.param("compressed", marks=pytest.mark.long)]
+)
 def test_fuzzed_pictures_are_counted_and_the_node_lives_on(tmp_path, transport):
     model = write_tiny_model(tmp_path / "model")
     rng, fuzzed = random.Random(3), fuzzed_image if transport == "raw" else fuzzed_jpeg
@@ -361,6 +363,7 @@ def check_snapshot(status, expected) -> None:
         assert status.exit_layer == status.max_layer
 
 
+@pytest.mark.long
 def test_cycles_through_all_states_leave_the_memory_flat(tmp_path):
     model = write_tiny_model(tmp_path / "model")
     with running_policy(tmp_path, model=str(model), allow_simulation_model=True,

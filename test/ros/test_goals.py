@@ -192,7 +192,9 @@ def test_a_fault_that_is_latched_ends_a_goal_and_refuses_others(node):
     assert result.success
 
 
-@pytest.mark.parametrize("goal_ends_first", [False, True])
+@pytest.mark.parametrize(
+    "goal_ends_first", [pytest.param(False, marks=pytest.mark.long), True]
+)
 def test_a_planner_is_told_that_the_node_ends(tmp_path, model, monkeypatch, goal_ends_first):
     """Also where the goal ends, for that reason, before the node begins to end."""
     if goal_ends_first:

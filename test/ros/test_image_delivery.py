@@ -34,6 +34,7 @@ def simulator(tmp_path_factory):
         yield client
 
 
+@pytest.mark.long
 def test_298_of_300_large_pictures_of_each_camera_reach_a_node_with_ros_defaults(simulator):
     stamps = {"static": set(), "gripper": set()}
     for camera, seen in stamps.items():

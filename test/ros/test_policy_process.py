@@ -28,7 +28,9 @@ def model(tmp_path_factory):
 @pytest.mark.robot
 @pytest.mark.parametrize("run", range(count(10, 1)))
 @pytest.mark.parametrize("moment", ["idle", "stepping", "in the middle of a long step"])
-@pytest.mark.parametrize("wanted", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "wanted", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long)]
+)
 def test_a_signal_sends_zero_last_and_ends_the_node_with_success(
     tmp_path, model, wanted, moment, run
 ):
@@ -93,6 +95,7 @@ def test_a_missing_model_leaves_the_node_unconfigured_until_it_is_corrected(tmp_
         assert not node.twists and not node.openings, "a dry run never commands"
 
 
+@pytest.mark.long
 def test_the_events_executor_and_compressed_pictures_drive_the_node_too(tmp_path, model):
     with running_policy(tmp_path, model=model, executor="events", image__transport="compressed",
                         image__reliability="reliable", allow_simulation_model=True) as node:
