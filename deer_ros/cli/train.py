@@ -104,6 +104,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
         if first:
             remember_run(arguments.out, arguments.data, config)
+            _name_unknown(training.unknown_instructions())
         try:
             written = training()
         except ArithmeticError as error:
@@ -142,6 +143,16 @@ def _model_config(config: TrainingConfig) -> DeerConfig:
     if config.start_from is None:
         return config.model
     return DeerConfig.load(Path(config.start_from) / CONFIG)
+
+
+def _name_unknown(instructions: list[str]) -> None:
+    if instructions:
+        print(
+            f"deer train: {len(instructions)} of the demonstrated instructions, as "
+            f"{instructions[0]!r}, belong to none of language.tasks: what they mean is not asked, "
+            "and they are told in no other words. Add their tasks, if the simulator has them.",
+            file=sys.stderr,
+        )
 
 
 def _name_bad(error: ValueError) -> None:

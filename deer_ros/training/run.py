@@ -126,6 +126,11 @@ class TrainingRun:
         self.accelerator.wait_for_everyone()
         return folder
 
+    def unknown_instructions(self) -> list[str]:
+        """What was demonstrated and is none of `sentences`, where there are any: told as it is."""
+        known = {text for kind in self.sentences for text in kind}
+        return sorted(set(self.frames.instructions) - known) if known else []
+
     def _train_vision(self) -> None:
         phase = self.config.vision
         if phase.steps == 0:

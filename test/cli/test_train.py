@@ -68,6 +68,19 @@ def test_a_finished_run_is_not_trained_again(bag, config, tmp_path):
     assert (out / "model" / "model.safetensors").read_bytes() == weights
 
 
+@pytest.mark.parametrize(("tasks", "named"), [
+    ("[push]", "1 of the demonstrated instructions, as 'open the drawer', belong to none of"),
+    ("[push, drawer-open]", ""),
+])
+def test_instructions_whose_meaning_is_not_known_are_named(
+    bag, config, tmp_path, capsys, tasks, named
+):
+    asked = ("--set", "policy.paraphrases=true", "--set", f"language.tasks={tasks}")
+    assert train(config, bag, tmp_path / "run", *asked) == 0
+    said = capsys.readouterr().err
+    assert named in said and bool(named) == ("demonstrated instructions" in said)
+
+
 def test_what_cannot_be_trained_on_is_one_line_and_code_2(bag, config, tmp_path, capsys):
     out = tmp_path / "run"
     wrong = tmp_path / "wrong.yaml"
