@@ -8,7 +8,6 @@ versions of PyTorch wrote, which can only be read whole: of them it holds one at
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +32,7 @@ from deer_ros.checkpoint.official_files import (
 from deer_ros.checkpoint.official_names import Dropped, head_mlp_names, live_name, translate
 from deer_ros.checkpoint.official_tokenizer import official_prompts
 from deer_ros.checkpoint.shards import SHARD_BYTES, tensor_bytes, write_shards
+from deer_ros.checkpoint.unfinished import unfinished_beside
 from deer_ros.model.config import DeerConfig, ExitConfig
 from deer_ros.model.deer import DeerModel
 from deer_ros.model.preprocessing import Preprocessor
@@ -115,10 +115,7 @@ def convert_official(
     prompts = official_prompts(tokenizer, description, deer_config)
     plan = _Plan(deer_config, surveys)
 
-    out.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
-        unfinished.chmod(0o755)
+    with unfinished_beside(out) as unfinished:
         _check_room(unfinished, plan.bytes)
         deer_config.save(unfinished / CONFIG)
         Preprocessor(deer_config.vision.image_size).save(unfinished / PREPROCESSOR)
@@ -128,8 +125,6 @@ def convert_official(
         if out.exists():
             out.rmdir()
         unfinished.rename(out)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
     return Conversion(out, deer_config, plan.reports())
 
 

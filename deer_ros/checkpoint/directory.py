@@ -20,6 +20,7 @@ from deer_ros.budget.cadence import Cadence
 from deer_ros.budget.solver import ALWAYS
 from deer_ros.checkpoint.source import WeightSource, layer_index
 from deer_ros.checkpoint.thresholds import THRESHOLDS, with_searched_thresholds
+from deer_ros.checkpoint.unfinished import unfinished_beside
 from deer_ros.checkpoint.weights import WEIGHTS, StoredTensor, check_shape, stored_tensors
 from deer_ros.model.config import DeerConfig
 from deer_ros.model.deer import DeerModel
@@ -125,18 +126,13 @@ def save_model(
     directory of that name is replaced.
     """
     folder = Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        unfinished.chmod(0o755)
+    with unfinished_beside(folder) as unfinished:
         (config or model.config).save(unfinished / CONFIG)
         preprocessor.save(unfinished / PREPROCESSOR)
         prompts.save(unfinished)
         tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
         save_file(tensors, str(unfinished / WEIGHTS), metadata={"format": "pt"})
         _take_place(unfinished, folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _take_place(new: Path, folder: Path) -> None:
