@@ -73,14 +73,16 @@ def run(arguments: argparse.Namespace) -> int:
     from deer_ros.training.folder import check_same_run, remember_run
 
     config = TrainingConfig.load(arguments.config, arguments.changes)
+    model = _model_config(config)
+    said = config.language.steps > 0 or config.policy.paraphrases
+    practised = model.head.guesses_success and config.practice.steps > 0
+    config = _with_tasks(config, said, practised)
     check_same_run(arguments.out, arguments.data, config)
     on_bad = _name_bad if arguments.skip_bad else None
     keys = LeRobotKeys.parse(arguments.lerobot)
     inputs = bag_inputs(arguments, node_parameters(arguments))
-    model = _model_config(config)
     episodes = read_all_episodes(arguments.data, model.action, on_bad, keys, inputs)
     evaluate = _evaluation(config.evaluation) if config.evaluation.every_steps else None
-    said = config.language.steps or config.policy.paraphrases
     sentences = _sentences(config) if said else ()
     practise = _practice(config) if model.head.guesses_success else None
     if arguments.processes > 1 and "WORLD_SIZE" not in os.environ:
@@ -145,6 +147,24 @@ def _model_config(config: TrainingConfig) -> DeerConfig:
     return DeerConfig.load(Path(config.start_from) / CONFIG)
 
 
+def _with_tasks(config: TrainingConfig, said: bool, practised: bool) -> TrainingConfig:
+    """The tasks by name where their sentences or practice are needed and none are named.
+
+    So a run that was begun goes on with the same, also where the benchmark has others by then.
+    """
+    import dataclasses
+
+    from deer_ros.sim.tasks import DEMONSTRATION_TASKS
+
+    needed = {"language": said, "practice": practised}
+    named = {
+        name: dataclasses.replace(phase, tasks=DEMONSTRATION_TASKS)
+        for name, is_needed in needed.items()
+        if is_needed and not (phase := getattr(config, name)).tasks
+    }
+    return dataclasses.replace(config, **named)
+
+
 def _name_unknown(instructions: list[str]) -> None:
     if instructions:
         print(
@@ -178,19 +198,19 @@ def _evaluation(hook: EvaluationHook) -> Callable[[Path], dict[str, float]]:
 
 def _sentences(config: TrainingConfig) -> list[dict[str, str]]:
     """Everything that can be said in the simulator's tasks, and what it means, task by task."""
-    from deer_ros.sim.tasks import DEMONSTRATION_TASKS, find_task
+    from deer_ros.sim.tasks import find_task
 
-    tasks = map(find_task, config.language.tasks or DEMONSTRATION_TASKS)
+    tasks = map(find_task, config.language.tasks)
     return [{request.instruction: request.meaning for request in task.requests} for task in tasks]
 
 
 def _practice(config: TrainingConfig) -> Practise:
     """Closed-loop episodes in the simulator for a gate; raises as `_evaluation` does."""
     from deer_ros.evaluation.practice import practise
-    from deer_ros.sim.tasks import DEMONSTRATION_TASKS, find_task
+    from deer_ros.sim.tasks import find_task
 
     phase = config.practice
-    tasks = [find_task(task).name for task in phase.tasks or DEMONSTRATION_TASKS]
+    tasks = [find_task(task).name for task in phase.tasks]
     return lambda model, folder, on_block: practise(
         model, folder, tasks, phase.episodes, config.seed, phase.processes, on_block
     )

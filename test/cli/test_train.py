@@ -68,6 +68,20 @@ def test_a_finished_run_is_not_trained_again(bag, config, tmp_path):
     assert (out / "model" / "model.safetensors").read_bytes() == weights
 
 
+def test_a_begun_run_goes_on_with_the_benchmarks_tasks_of_then(
+    bag, config, tmp_path, capsys, monkeypatch
+):
+    asked = ("--set", "policy.paraphrases=true", "--set", "model.language.vocabulary=64")
+    plain, told = tmp_path / "plain", tmp_path / "told"
+    assert train(config, bag, plain) == train(config, bag, told, *asked) == 0
+    others = ("push", "drawer-open")
+    monkeypatch.setattr("deer_ros.sim.tasks.DEMONSTRATION_TASKS", others)
+    assert train(config, bag, plain) == 0, "it says nothing of the tasks"
+    capsys.readouterr()
+    assert train(config, bag, told, *asked) == 2
+    assert "was started with language.tasks ['push', 'pick-place'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("tasks", "named"), [
     ("[push]", "1 of the demonstrated instructions, as 'open the drawer', belong to none of"),
     ("[push, drawer-open]", ""),
