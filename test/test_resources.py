@@ -99,7 +99,10 @@ def test_a_file_is_no_model(tmp_path, monkeypatch):
         find_model("someone/tiny")
 
 
-@pytest.mark.parametrize("environment", [{"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": CLOSED_PORT}])
+@pytest.mark.parametrize("environment", [
+    {"HF_HUB_OFFLINE": "1"},
+    pytest.param({"HF_ENDPOINT": CLOSED_PORT}, marks=pytest.mark.long),  # it tries for long
+])
 def test_without_a_network_the_cache_is_enough(model, tmp_path, environment):
     newest, older = cached(tmp_path, model), cached(tmp_path, model, OLDER, "v1")
     names = ("someone/tiny", "someone/tiny@v1", f"someone/tiny@{OLDER}", "someone/tiny@v2",
