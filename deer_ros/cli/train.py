@@ -84,7 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
     episodes = read_all_episodes(arguments.data, model.action, on_bad, keys, inputs)
     evaluate = _evaluation(config.evaluation) if config.evaluation.every_steps else None
     sentences = _sentences(config) if said else ()
-    practise = _practice(config) if model.head.guesses_success else None
+    practise = _practice(config) if practised else None
     if arguments.processes > 1 and "WORLD_SIZE" not in os.environ:
         _launch(arguments)
 
