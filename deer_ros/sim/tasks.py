@@ -56,7 +56,8 @@ TASKS: dict[str, Task] = {task.name: task for task in _ALL}
 DEMONSTRATION_TASKS: tuple[str, ...] = (
     "push", "pick-place", "drawer-open", "drawer-close", "button-press-topdown", "window-open",
     "window-close", "faucet-open", "faucet-close", "ball-red", "ball-green", "ball-blue",
-    "ball-left", "ball-middle", "ball-right", "ball-next", "ball-next-left",
+    "ball-left", "ball-middle", "ball-right", "ball-next", "ball-next-left", "ball-owned",
+    "ball-owner", "ball-placed",
 )  # fmt: skip
 """The benchmark's, which the bundled model learned: demonstrated and evaluated when none is named.
 """

@@ -22,8 +22,8 @@ NAMES = tuple(field.name for field in dataclasses.fields(Budget))
 LIMITS = tuple(name for name in NAMES if name not in OPTIONS)
 
 DEFAULT_PRESETS = (
-    "{full: {}, balanced: {average_gflops: 0.012}, "
-    "low_power: {average_gflops: 0.008, peak_gflops: 0.021}}"
+    "{full: {}, balanced: {average_gflops: 0.010}, "
+    "low_power: {average_gflops: 0.006, peak_gflops: 0.026}}"
 )
 
 Values = Mapping[str, Any]

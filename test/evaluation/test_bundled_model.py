@@ -39,7 +39,7 @@ def test_its_thresholds_cost_a_fraction_and_do_nearly_as_well(episodes):
     cost = of(episodes, "own thresholds", "mean_llm_gflops")
     assert cost <= 0.3 * of(episodes, "full depth", "mean_llm_gflops")
     step = of(episodes, "own thresholds", "mean_step_gflops")
-    assert step <= 0.72 * of(episodes, "full depth", "mean_step_gflops")
+    assert step <= 2 / 3 * of(episodes, "full depth", "mean_step_gflops")
 
 
 def test_its_first_exit_alone_does_not_suffice(episodes):
