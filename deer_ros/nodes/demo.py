@@ -30,7 +30,7 @@ from deer_ros.sim.tasks import EVALUATION_SEED_START, find_task
 from deer_ros.stepping.settings import ALWAYS, NEVER
 
 DEFAULT_TASKS = ("push", "pick-place", "drawer-open", "window-close", "faucet-open", "faucet-close",
-                 "ball-green", "ball-next-left")
+                 "ball-next-left", "ball-owned")
 DEFAULT_EPISODES = 24
 FAILED, USAGE_ERROR, INTERRUPTED = 1, 2, 130
 
