@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from importlib import import_module
 
@@ -26,7 +27,11 @@ def start(name: str) -> int:
         print(f"{name}: {error}", file=sys.stderr)
         return USAGE_ERROR
     prepare_for_pictures()
-    return module.main() or 0
+    code = module.main() or 0
+    # A node that a constructor gave up half-made lives on in a cycle, and so do DDS's threads: they
+    # crash now and then while the process is taken down around them.
+    gc.collect()
+    return code
 
 
 def _check_ros() -> None:

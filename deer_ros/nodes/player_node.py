@@ -265,7 +265,10 @@ def main() -> int:
             node.wake()
 
         on_stop_signal(end)
-        return node.play()
+        try:
+            return node.play()
+        finally:
+            node.destroy_node()
     except (ValueError, OSError) as error:
         print(f"player: {error}", file=sys.stderr)
         return USAGE_ERROR

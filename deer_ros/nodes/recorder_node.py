@@ -166,5 +166,6 @@ def main() -> int:
     while not node.failed and time.monotonic() < end_s:
         executor.spin_once(timeout_sec=0.05)
     node.close()
+    node.destroy_node()
     rclpy.shutdown()
     return FAILED if node.failed else 0
