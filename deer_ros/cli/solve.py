@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from deer_ros.cli.info import PAPERS_PROMPT_TOKENS
 from deer_ros.model.config import METRICS
 
 if TYPE_CHECKING:
@@ -48,7 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-layer-between", type=int, metavar="N",
                         help="deepest layer of the steps in between, 0: as deep as was decided "
                              "(default: as the model does)")
-    parser.add_argument("--instruction", help="text whose prompt the costs are for")
+    parser.add_argument("--instruction", help="text whose prompt the costs are for "
+                        f"(default: any of {PAPERS_PROMPT_TOKENS} tokens)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"),
                         help="of the weights in memory (default: as stored)")
     parser.add_argument("--calibration", type=Path, metavar="FILE",
@@ -57,7 +59,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="milliseconds as `deer bench --json` tells them (default: measured "
                              "now, where a budget needs them)")
     parser.add_argument("--keep", action="store_true",
-                        help="make the thresholds the model's own, in its config.json")
+                        help="make the thresholds the model's own, in its config.json: the same "
+                        "for every prompt, where a budget is solved for each length")
     parser.add_argument("--json", action="store_true", help="print the answer as JSON")
 
 
@@ -97,7 +100,6 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _prompt_tokens(folder: Path, config: DeerConfig, instruction: str | None) -> int:
-    from deer_ros.cli.info import PAPERS_PROMPT_TOKENS
     from deer_ros.model.prompt import PromptEncoder
 
     if instruction is None:
@@ -144,6 +146,7 @@ def describe(
         "scope": budget.scope,
         "solver": budget.solver,
         "confidence": budget.confidence,
+        "prompt_tokens": cost.prompt_tokens,
         "binding": solution.binding,
         "max_layer": solution.max_layer,
         "metric": solution.metric,
@@ -177,6 +180,7 @@ def _print(facts: dict[str, Any]) -> None:
 
     asked = ", ".join(f"{name} {value:g}" for name, value in facts["budget"].items()) or "none"
     print(f"budget:        {asked} (scope {facts['scope']}, solver {facts['solver']})")
+    print(f"for prompts:   of {facts['prompt_tokens']} tokens; others cost more or less")
     print(f"what binds:    {facts['binding']}")
     print(f"deepest layer: {facts['max_layer']}")
     print(f"thresholds:    {' '.join(f'{t:.6g}' for t in facts['thresholds'])} "

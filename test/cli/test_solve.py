@@ -85,6 +85,7 @@ def test_limits_of_depth_instruction_and_timing(capsys, model, cost, tmp_path):
     assert answer(capsys, model, "--max-layer", 5)["max_layer"] == 4
     shorter = answer(capsys, model, "--instruction", INSTRUCTIONS[0])
     assert shorter["exits"][0]["llm_gflops"] == CostModel(cost.config, 6).language_gflops(2)
+    assert (facts["prompt_tokens"], shorter["prompt_tokens"]) == (13, 6)
     table = tmp_path / "timing.json"
     table.write_text(json.dumps(cost_table((10.0, 4.0, 3.0)).to_json()))
     facts = answer(capsys, model, "--average-ms", 13, "--timing", table)
@@ -100,8 +101,8 @@ def test_without_a_table_milliseconds_are_measured_here(capsys, model):
 def test_people_get_what_binds_and_a_table(capsys, model, cost):
     assert main(["solve", str(model), "--average-gflops", str(cost.language_gflops(4))]) == 0
     out = capsys.readouterr().out
-    for word in ("what binds:    average_gflops", "reachable:", "action error", "always",
-                 "expected share", "llm_gflops"):
+    for word in ("for prompts:   of 13 tokens", "what binds:    average_gflops", "reachable:",
+                 "action error", "always", "expected share", "llm_gflops"):
         assert word in out
 
 
