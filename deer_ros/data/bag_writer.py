@@ -37,6 +37,7 @@ class EpisodeBagWriter:
         joint_names: Sequence[str] = (),
         frame_id: str = "world",
         notes: Mapping[str, str] | None = None,
+        replaces: bool = False,
     ) -> None:
         """
         Args:
@@ -46,6 +47,7 @@ class EpisodeBagWriter:
             frame_id: frame of poses and velocities.
             notes: for the bag's metadata, see `bag_notes`; more may be put into `.notes`
                 before the block ends.
+            replaces: a bag that is there makes way once this one is complete.
         """
         check_units(action)
         self.path = Path(path)
@@ -53,7 +55,7 @@ class EpisodeBagWriter:
         self._action = action
         self._joint_names = list(joint_names)
         self._frame_id = frame_id
-        self._bag = NewBag(self.path)
+        self._bag = NewBag(self.path, replaces)
         self._writer: Writer | None = None
         self._connections: dict[str, Connection] = {}
         self._next_stamp_ns = FIRST_STAMP_NS

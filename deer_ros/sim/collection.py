@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -106,7 +105,7 @@ def record_bag(
     on_attempt: Callable[[bool], None] = lambda success: None,
     leader: Leader | None = None,
 ) -> BagSummary:
-    """Records a bag into `folder`, in place of one of its name.
+    """Records a bag into `folder`, in place of one of its name, which stays until then.
 
     Half of the episodes have noise, half a displaced start; or the leader leads them all.
 
@@ -118,12 +117,11 @@ def record_bag(
         ValueError: the expert failed too often, or had nothing to put right.
     """
     writer = EpisodeBagWriter(
-        folder / plan.name, SimulatorUnits(), joint_names=robot.joint_names
+        folder / plan.name, SimulatorUnits(), joint_names=robot.joint_names, replaces=True
     )
     disturbances = tuple(Disturbance) if leader is None else (leader,)
     seeds: list[int] = []
     frames = attempts = 0
-    _remove(folder / plan.name)
     with writer:
         while len(seeds) < plan.episodes:
             if attempts == ATTEMPTS_PER_BAG:
@@ -215,8 +213,3 @@ def _too_few(plan: BagPlan, settings: Settings, succeeded: int, attempts: int) -
     return (
         f"the expert of {plan.task} succeeded in {found}; use less than --noise {settings.noise}"
     )
-
-
-def _remove(bag: Path) -> None:
-    if bag.exists():
-        shutil.rmtree(bag)

@@ -89,6 +89,19 @@ def test_stopping_in_the_middle_leaves_no_bag(tmp_path, robot):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_bag_stays_until_the_one_in_its_place_is_complete(tmp_path, robot):
+    first = record_bag(tmp_path, BagPlan("reach", 0, 1), SETTINGS, robot)
+
+    def stop(success: bool) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        record_bag(tmp_path, BagPlan("reach", 0, 2), SETTINGS, robot, stop)
+    assert read_summary(tmp_path / "reach-000") == first
+    more = record_bag(tmp_path, BagPlan("reach", 0, 2), SETTINGS, robot)
+    assert read_summary(tmp_path / "reach-000") == more and more.episodes == 2
+
+
 def test_an_expert_that_fails_too_often_is_reported(tmp_path, robot, monkeypatch):
     monkeypatch.setattr(collection, "ATTEMPTS_PER_BAG", 2)
     wild = Settings(noise=5.0, height=32, width=32)
