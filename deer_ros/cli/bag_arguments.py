@@ -51,6 +51,11 @@ def bag_inputs(arguments: argparse.Namespace, changes: Mapping[str, Any]) -> Bag
     )
 
 
+def as_said(arguments: argparse.Namespace, inputs: BagInputs) -> dict[str, Any]:
+    """How bags are read, as JSON takes it: equal wherever episodes come out equal."""
+    return vars(inputs) | {"names": sorted(arguments.remap)}
+
+
 def name_bad(error: ValueError) -> None:
     """Say what --skip-bad leaves out."""
     print(f"skipped: {error}", file=sys.stderr, flush=True)

@@ -9,11 +9,12 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from deer_ros.cli.bag_arguments import (
     add_bag_arguments,
     as_arguments,
+    as_said,
     bag_inputs,
     name_bad,
     node_parameters,
@@ -22,8 +23,10 @@ from deer_ros.cli.bag_arguments import (
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-    from deer_ros.model.config import DeerConfig
+    from deer_ros.data.episode import Episode
+    from deer_ros.model.config import ActionConfig, DeerConfig
     from deer_ros.training.config import EvaluationHook, TrainingConfig
+    from deer_ros.training.dataset import OnBad
     from deer_ros.training.phases import Report
     from deer_ros.training.run import Practise
 
@@ -66,56 +69,80 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.cpu:
         os.environ["ACCELERATE_USE_CPU"] = "true"
 
-    from deer_ros.data.lerobot_keys import LeRobotKeys
-    from deer_ros.data.readers import read_all_episodes
     from deer_ros.report.locks import locked
     from deer_ros.training.config import TrainingConfig
-    from deer_ros.training.folder import check_same_run, remember_run
+    from deer_ros.training.folder import check_same_run, forget_refused_run, remember_run
 
     config = TrainingConfig.load(arguments.config, arguments.changes)
     model = _model_config(config)
     said = config.language.steps > 0 or config.policy.paraphrases
     practised = model.head.guesses_success and config.practice.steps > 0
     config = _with_tasks(config, said, practised)
-    check_same_run(arguments.out, arguments.data, config)
     on_bad = _name_bad if arguments.skip_bad else None
-    keys = LeRobotKeys.parse(arguments.lerobot)
-    inputs = bag_inputs(arguments, node_parameters(arguments))
-    episodes = read_all_episodes(arguments.data, model.action, on_bad, keys, inputs)
+    source, episodes = _demonstrations(arguments, model.action, on_bad)
+    check_same_run(arguments.out, source, config)
     evaluate = _evaluation(config.evaluation) if config.evaluation.every_steps else None
     sentences = _sentences(config) if said else ()
     practise = _practice(config) if practised else None
-    if arguments.processes > 1 and "WORLD_SIZE" not in os.environ:
-        _launch(arguments)
+    launches = arguments.processes > 1 and "WORLD_SIZE" not in os.environ
 
-    import torch
+    _set_up_torch(arguments.threads)
 
     from deer_ros.training.run import TrainingRun
 
-    if "WORLD_SIZE" in os.environ and not torch.cuda.is_available():
-        # Where there is no GPU and it is not told so, accelerate takes every process for the only.
-        os.environ["ACCELERATE_USE_CPU"] = "true"
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
     first = _is_first()
     mine = locked(arguments.out, "trains") if first else nullcontext()
     with mine, _reporting(arguments.out, first) as report:
+        if first:
+            forget_refused_run(arguments.out)
         training = TrainingRun(
             config, episodes, arguments.out, report, on_bad=on_bad, evaluate=evaluate,
             sentences=sentences, practise=practise,
         )
         if first:
-            remember_run(arguments.out, arguments.data, config)
+            remember_run(arguments.out, source, config)
+        if first and not launches:
             _name_unknown(training.unknown_instructions())
         try:
-            written = training()
+            # What several processes would refuse is refused by one, in its own words.
+            written = None if launches else training()
         except ArithmeticError as error:
             print(f"deer train: {error}", file=sys.stderr)
             return FAILED
+    if launches:
+        _launch(arguments)
     if first:
         facts = {"model": str(written)}
         print(json.dumps(facts) if arguments.json else f"model directory: {written}")
     return 0
+
+
+def _demonstrations(
+    arguments: argparse.Namespace, action: ActionConfig, on_bad: OnBad | None
+) -> tuple[dict[str, Any], Iterator[Episode]]:
+    """Where the episodes come from and how they are read, as JSON takes it; and the episodes."""
+    from deer_ros.data.lerobot_keys import LeRobotKeys
+    from deer_ros.data.readers import read_all_episodes
+    from deer_ros.model.schema import to_dict
+
+    keys = LeRobotKeys.parse(arguments.lerobot)
+    inputs = bag_inputs(arguments, node_parameters(arguments))
+    source = {
+        "data": sorted(str(path.resolve()) for path in arguments.data),
+        "lerobot": to_dict(keys),
+        "bags": as_said(arguments, inputs),
+    }
+    return source, read_all_episodes(arguments.data, action, on_bad, keys, inputs)
+
+
+def _set_up_torch(threads: int) -> None:
+    import torch
+
+    if "WORLD_SIZE" in os.environ and not torch.cuda.is_available():
+        # Where there is no GPU and it is not told so, accelerate takes every process for the only.
+        os.environ["ACCELERATE_USE_CPU"] = "true"
+    if threads:
+        torch.set_num_threads(threads)
 
 
 def _launch(arguments: argparse.Namespace) -> NoReturn:

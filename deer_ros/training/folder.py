@@ -2,51 +2,54 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Iterator, Sequence
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from deer_ros.model.schema import from_dict, to_dict
 from deer_ros.training.config import TrainingConfig
 
-DATA, CONFIG = "data.json", "config.json"
+SOURCE, CONFIG = "data.json", "config.json"
+FRAMES = "frames"
 # What says how a run is watched, and changes nothing in what it learns.
 MAY_CHANGE = ("evaluation", "checkpoint_every_steps", "log_every_steps", "processes")
 
 
-def check_same_run(folder: Path, data: Sequence[Path], config: TrainingConfig) -> None:
-    """ValueError where the run in `folder` was started with other data or another configuration."""
-    named = _named(data)
-    if (folder / DATA).exists():
-        before = json.loads((folder / DATA).read_text(encoding="utf-8"))
-        if before != named:
-            raise ValueError(
-                f"the run in {folder} was started with --data {' '.join(before)}; it cannot go on "
-                "with other data. Name the same, or another --out."
-            )
+def check_same_run(folder: Path, source: dict[str, Any], config: TrainingConfig) -> None:
+    """ValueError where the run in `folder` was begun with another source or configuration.
+
+    source: of the episodes, and how they are read, as JSON takes it.
+    """
+    changed = _differences(_read(folder / SOURCE, source), source)
     if (folder / CONFIG).exists():
-        written = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        before = to_dict(from_dict(TrainingConfig, written))
-        changed = list(_differences(before, to_dict(config)))
-        if changed:
-            key, was, now = changed[0]
-            raise ValueError(
-                f"the run in {folder} was started with {key} {was}, which is {now} now; it cannot "
-                "go on as another. Restore it, or name another --out."
-            )
+        before = to_dict(from_dict(TrainingConfig, _read(folder / CONFIG, {})))
+        changed = itertools.chain(changed, _differences(before, to_dict(config)))
+    for key, was, now in changed:
+        raise ValueError(
+            f"the run in {folder} was started with {key} {was}, which is {now} now; it cannot "
+            "go on as another. Restore it, or name another --out."
+        )
 
 
-def remember_run(folder: Path, data: Sequence[Path], config: TrainingConfig) -> None:
-    """Write down what `check_same_run` compares with."""
-    for name, content in ((DATA, _named(data)), (CONFIG, to_dict(config))):
+def forget_refused_run(folder: Path) -> None:
+    """Remove what a run that was refused has read: its data may be others by now, or more."""
+    if not (folder / SOURCE).exists() and (folder / FRAMES).exists():
+        shutil.rmtree(folder / FRAMES)
+
+
+def remember_run(folder: Path, source: dict[str, Any], config: TrainingConfig) -> None:
+    """Write down what `check_same_run` compares with: from now on the run has begun."""
+    for name, content in ((CONFIG, to_dict(config)), (SOURCE, source)):
         beside = folder / f"{name}.part"
         beside.write_text(json.dumps(content) + "\n", encoding="utf-8")
         beside.replace(folder / name)
 
 
-def _named(data: Sequence[Path]) -> list[str]:
-    return sorted(str(path.resolve()) for path in data)
+def _read(file: Path, otherwise: dict[str, Any]) -> dict[str, Any]:
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else otherwise
 
 
 def _differences(before: dict, now: dict, where: str = "") -> Iterator[tuple[str, Any, Any]]:

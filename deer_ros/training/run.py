@@ -25,6 +25,7 @@ from deer_ros.model.proprioception import scaled
 from deer_ros.training.config import TrainingConfig
 from deer_ros.training.dataset import Needs, OnBad, load_frames, split_episodes
 from deer_ros.training.evaluation import Evaluate, Evaluations
+from deer_ros.training.folder import FRAMES
 from deer_ros.training.gate_phase import GateTraining
 from deer_ros.training.instructions import Instructions, meanings_of, paraphrases_of
 from deer_ros.training.language_phase import MeaningClassifier, Sentences
@@ -81,7 +82,7 @@ class TrainingRun:
         size = model_config.vision.image_size
         needs = Needs(1 if config.policy.pad_short_episodes else config.policy.window, layout)
         with self.accelerator.main_process_first():
-            self.frames = load_frames(episodes, size, folder / "frames", needs, on_bad)
+            self.frames = load_frames(episodes, size, folder / FRAMES, needs, on_bad)
         count = len(self.frames.lengths)
         if count < 2:
             raise ValueError(f"there are {count} episodes; training and validation need two.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -112,11 +113,35 @@ def test_what_cannot_be_trained_on_is_one_line_and_code_2(bag, config, tmp_path,
     assert not (out / "model").exists()
 
 
-def test_a_run_does_not_go_on_with_other_data(bag, config, tmp_path, capsys):
+def test_a_run_does_not_go_on_with_other_data_or_read_otherwise(bag, config, tmp_path, capsys):
     out = tmp_path / "run"
     assert train(config, bag, out) == 0
-    assert train(config, bag.parent, out) == 2
-    assert "it cannot go on with other data" in capsys.readouterr().err
+    for data, more, sentence in (
+        (bag.parent, (), f"was started with data ['{bag}'], which is ['{bag.parent}'] now"),
+        (bag, ("--lerobot", "gripper_open=low"), "lerobot.gripper_open high, which is low now"),
+        (bag, ("--instruction", "push"), "bags.instruction , which is push now"),
+        (bag, ("--remap", "a:=b"), "bags.names [], which is ['a:=b'] now"),
+        (bag, ("--param", "safety.input_timeout:=2.0"), "bags.gap_s 0.5, which is 2.0 now"),
+    ):
+        capsys.readouterr()
+        assert train(config, data, out, *more) == 2
+        said = capsys.readouterr().err.strip()
+        assert sentence in said and "\n" not in said, said
+    # What does not change how bags are read may be another.
+    assert train(config, bag, out, "--param", "safety.max_linear_velocity:=0.1") == 0
+
+
+def test_a_refused_run_begins_anew_with_what_it_is_given_next(bag, config, tmp_path, capsys):
+    few, out = tmp_path / "few", tmp_path / "run"
+    with EpisodeBagWriter(few / "first", Units(), joint_names=("one", "two")) as writer:
+        writer.write(make_episode(frames=6))
+    assert train(config, few, out) == 2
+    assert "there are 1 episodes" in capsys.readouterr().err
+    with EpisodeBagWriter(few / "second", Units(), joint_names=("one", "two")) as writer:
+        writer.write(make_episode(frames=7))
+    assert train(config, few, out, "--set", "model.language.vocabulary=3") == 2
+    assert train(config, bag, out) == 0
+    assert np.diff(np.load(out / "frames" / "starts.npy")).tolist() == [6] * 4
 
 
 def test_a_value_can_be_changed_and_a_begun_run_keeps_what_it_began_with(

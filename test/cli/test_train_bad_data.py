@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -120,6 +122,18 @@ def test_good_episodes_of_a_bag_with_a_bad_one_are_kept(demos, train, tmp_path, 
     assert train("--skip-bad") == 0
     assert "b-mixed: episode 1 cannot be used" in capsys.readouterr().err
     assert len(np.load(tmp_path / "run" / "frames" / "starts.npy")) == 1 + 3 + 2
+
+
+def test_several_processes_are_not_started_for_what_one_refuses(demos, tmp_path):
+    nan_action(demos / "b-bad")
+    (tmp_path / "run.yaml").write_text("policy: {steps: 1}")
+    command = [sys.executable, "-m", "deer_ros.cli", "train", "run.yaml", "--data", "demos"]
+    refused = subprocess.run(
+        [*command, "--out", "run", "--processes", "2", "--cpu"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=300,
+    )
+    assert refused.returncode == 2 and refused.stderr.count("\n") == 1, refused.stderr
+    assert "b-bad" in refused.stderr
 
 
 def test_where_all_is_bad_there_is_nothing_to_train_on(demos, train, tmp_path, capsys):
