@@ -21,7 +21,7 @@ def add_bag_arguments(parser: argparse.ArgumentParser) -> None:
     add("--remap", action="append", default=[], metavar="FROM:=TO",
         help="another topic of bags, such as camera/static/image:=/front/image_raw; may be given "
         "several times")
-    add("--instruction", metavar="TEXT", help="to be used instead of the instructions in the bags")
+    add("--instruction", metavar="TEXT", help="to be used instead of the instructions in the data")
 
 
 def node_parameters(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -46,6 +46,7 @@ def bag_inputs(arguments: argparse.Namespace, changes: Mapping[str, Any]) -> Bag
         max_skew_s=settings.image_max_skew,
         gap_s=settings.safety_input_timeout,
         rate_hz=settings.control_rate,
+        frame_id=settings.action_frame_id,
         instruction=arguments.instruction or "",
         first_instruction=settings.instruction,
     )
@@ -53,7 +54,9 @@ def bag_inputs(arguments: argparse.Namespace, changes: Mapping[str, Any]) -> Bag
 
 def as_said(arguments: argparse.Namespace, inputs: BagInputs) -> dict[str, Any]:
     """How bags are read, as JSON takes it: equal wherever episodes come out equal."""
-    return vars(inputs) | {"names": sorted(arguments.remap)}
+    said = vars(inputs) | {"names": sorted(arguments.remap)}
+    del said["frame_id"]  # it refuses a bag, and changes no episode
+    return said
 
 
 def name_bad(error: ValueError) -> None:

@@ -7,7 +7,6 @@ annotated stretches are episodes; the rest has no instruction.
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,14 +18,19 @@ from deer_ros.data.inert_pickle import read_object
 from deer_ros.data.units import ActionUnits, check_units, from_twist, to_twist
 
 ANNOTATIONS = Path("lang_annotations", "auto_lang_ann.npy")
-TRAINING = "training"
+TRAINING, VALIDATION = "training", "validation"
 RATE_HZ = 30
 ARM_JOINTS = tuple(f"panda_joint{number}" for number in range(1, 8))
 GRIPPER_WIDTH = "gripper.width"
 PROPRIOCEPTION_NAMES = (*POSE_NAMES, *joint_names(ARM_JOINTS), GRIPPER_WIDTH)
 """Pose (m, quaternion), seven joints (rad), width between the fingers (m)."""
 
-_PARTS = {"rgb_static": np.uint8, "rgb_gripper": np.uint8, "rel_actions": None, "robot_obs": None}
+_PARTS = {
+    "rgb_static": np.uint8,
+    "rgb_gripper": np.uint8,
+    "rel_actions": np.float64,
+    "robot_obs": np.float64,
+}
 
 
 @dataclass(frozen=True)
@@ -47,20 +51,47 @@ def find_split(path: Path) -> Path | None:
     return None
 
 
+def why_no_split(path: Path) -> str:
+    """Of what looks like CALVIN's and is no split, a sentence that says what is missing or to be
+    named instead; empty for everything else."""
+    near = [file for steps in ("", "*/", "*/*/") for file in path.glob(f"{steps}{ANNOTATIONS}")]
+    if path.name == ANNOTATIONS.name:
+        near = [path]
+    if near:
+        names = " or ".join(str(file.parents[1]) for file in sorted(near))
+        return f"{path} is no split of CALVIN's dataset. Name {names} instead."
+    for folder in (path, path / TRAINING, path / VALIDATION):
+        if next(folder.glob("episode_*.npz"), None):
+            others = " or ".join(map(str, sorted(folder.glob(f"*/{ANNOTATIONS.name}"))))
+            return (
+                f"{folder} has frames of CALVIN's dataset and no {ANNOTATIONS}, which says what "
+                "they show" + (f"; a copy of {others} would do." if others else ".")
+            )
+    return ""
+
+
 def read_split(
-    folder: Path, action: ActionUnits, on_bad: Callable[[ValueError], None] | None = None
+    folder: Path,
+    action: ActionUnits,
+    on_bad: Callable[[ValueError], None] | None = None,
+    instruction: str = "",
 ) -> Iterator[Episode]:
     """The annotated stretches of a split, in the order of their annotations.
 
     Args:
         action: the units that the episodes' actions shall have.
         on_bad: hears of every stretch that cannot be used, which is left out then; None: refused.
+        instruction: instead of those annotated; empty: those.
 
     Raises ValueError, naming the file: at once where the annotations cannot be read or actions are
     not in the frame 'world', and while iterating.
     """
     check_units(action)
-    return _episodes(folder, _annotations(folder / ANNOTATIONS), action, on_bad)
+    annotations = [
+        (instruction or text, first, last)
+        for text, first, last in _annotations(folder / ANNOTATIONS)
+    ]
+    return _episodes(folder, annotations, action, on_bad)
 
 
 def _annotations(file: Path) -> list[tuple[str, int, int]]:
@@ -68,13 +99,22 @@ def _annotations(file: Path) -> list[tuple[str, int, int]]:
     content = read_object(file)
     try:
         texts, stretches = content["language"]["ann"], content["info"]["indx"]
-        found = [(str(text), int(first), int(last)) for text, (first, last) in
+        found = [(_text(text), int(first), int(last)) for text, (first, last) in
                  zip(texts, stretches, strict=True)]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{file} holds no language annotations of CALVIN: {error!r}.") from error
     if not found:
         raise ValueError(f"{file} holds no annotation.")
     return found
+
+
+def _text(annotation: object) -> str:
+    """The first line of a text, or of the one text in a list."""
+    if isinstance(annotation, (list, tuple)) and len(annotation) == 1:
+        (annotation,) = annotation
+    if not isinstance(annotation, str):
+        raise TypeError(f"an annotation is {annotation!r}; it must be text")
+    return annotation.split("\n")[0].strip()
 
 
 def _episodes(
@@ -108,7 +148,7 @@ def _episode(
             raise ValueError(f"episode {source}: its {part} have several shapes: {sorted(shapes)}")
         columns[part] = np.stack([frame[part] for frame in frames])
     return Episode(
-        instruction=text.split("\n")[0].strip(),
+        instruction=text,
         static=columns["rgb_static"],
         gripper=columns["rgb_gripper"],
         stamps_ns=np.arange(len(frames), dtype=np.int64) * 1_000_000_000 // RATE_HZ,
@@ -121,14 +161,14 @@ def _episode(
 
 def _frame(file: Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(file, allow_pickle=False) as content:
-            frame = {part: content[part] for part in _PARTS}
+        with np.lib.npyio.NpzFile(file, allow_pickle=False) as content:
+            frame = {part: np.asarray(content[part]) for part in _PARTS}
     except FileNotFoundError as error:
         raise ValueError(f"{file} is missing, and an annotation names its frame.") from error
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # a damaged archive fails in many ways
         raise ValueError(f"{file} cannot be read: {error}.") from error
     for part, kind in _PARTS.items():
-        if kind is not None and frame[part].dtype != kind:
+        if not np.can_cast(frame[part].dtype, kind):
             raise ValueError(f"{file}: {part} is {frame[part].dtype}, not {np.dtype(kind)}.")
     return frame
 

@@ -2,52 +2,87 @@
 
 A pickle is a program: it names callables and calls them. Here every name is refused but the three
 that NumPy writes for arrays, and even those are not NumPy's: they are stand-ins of this module that
-only remember what they were given. So nothing that the file names is ever called.
+only make values of the bytes they were given. So nothing that the file names is ever called.
 """
 
 from __future__ import annotations
 
 import pickle
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-_INTEGERS = {"i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8"}
+_PLAIN = re.compile(r"[iu][1248]|U[1-9][0-9]*")
+"""What NumPy calls whole numbers and texts."""
 
 
 class _DType:
     """Stands in for numpy.dtype."""
 
     def __init__(self, name: str = "", *_: object) -> None:
-        self.name = name
-
-    def __setstate__(self, state: object) -> None:
-        """Byte order and the like: not needed."""
-
-
-class _Array:
-    """Stands in for an array. values: its objects where it is one of objects, else None."""
-
-    values: list | None = None
+        self.name, self._order = name, "<"
 
     def __setstate__(self, state: tuple) -> None:
-        held = state[4]
-        self.values = held if isinstance(held, list) else None
+        self._order = ">" if state[1] == ">" else "<"
+
+    def is_plain(self) -> bool:
+        return _PLAIN.fullmatch(self.name) is not None
+
+    def values(self, held: bytes) -> np.ndarray:
+        """The plain values in these bytes, in a row."""
+        return np.frombuffer(held, np.dtype(self._order + self.name))
+
+
+class _Array(list):
+    """Stands in for an array: its objects, whole numbers or texts, in lists of its shape.
+
+    Of other numbers, which are many and not asked for, nothing is kept but their kind.
+    """
+
+    unread = ""
+
+    def __setstate__(self, state: tuple) -> None:
+        _, shape, dtype, by_columns, held = state
+        if isinstance(held, list):
+            row = _row_of_objects(held)
+        elif dtype.is_plain():
+            row = dtype.values(held)
+        else:
+            self.unread = dtype.name
+            return
+        self[:] = np.atleast_1d(row.reshape(shape, order="F" if by_columns else "C")).tolist()
+
+    def __iter__(self) -> Iterator[Any]:
+        if self.unread:
+            raise ValueError(
+                f"an array is of type {self.unread!r}; whole numbers and texts can be read"
+            )
+        return super().__iter__()
 
 
 class _ArrayType:
     """Stands in for the class numpy.ndarray, which is only handed on."""
 
 
+def _row_of_objects(held: list) -> np.ndarray:
+    row = np.empty(len(held), object)
+    for place, value in enumerate(held):  # all at once NumPy would look into lists
+        row[place] = value
+    return row
+
+
 def _reconstruct(*_: object) -> _Array:
     return _Array()
 
 
-def _scalar(dtype: _DType, value: bytes) -> int:
-    if dtype.name not in _INTEGERS:
-        raise pickle.UnpicklingError(f"it holds a number of type {dtype.name!r}")
-    return int(np.frombuffer(value, np.dtype("<" + dtype.name), 1)[0])
+def _scalar(dtype: _DType, held: bytes) -> int | str:
+    if not dtype.is_plain():
+        raise pickle.UnpicklingError(f"it holds a value of type {dtype.name!r}")
+    (value,) = dtype.values(held).tolist()
+    return value
 
 
 _STAND_INS = {
@@ -71,8 +106,9 @@ class _Reader(pickle.Unpickler):
 def read_object(file: str | Path) -> Any:
     """What `np.save` made of one Python object: dict, list, tuple, text and numbers.
 
-    Arrays inside come out as objects of no use. Raises FileNotFoundError, or ValueError naming the
-    file where it is of another kind, damaged, or names anything but plain values.
+    Arrays of whole numbers, texts and objects come out as lists; to iterate over others is a
+    ValueError. Raises FileNotFoundError, or ValueError naming the file where it is of another kind,
+    damaged, or names anything but plain values.
     """
     file = Path(file)
     with file.open("rb") as stream:
@@ -85,8 +121,7 @@ def read_object(file: str | Path) -> Any:
             shape, _, dtype = read_header(stream)
             if shape != () or not dtype.hasobject:
                 raise ValueError(f"it is an array of {dtype} of shape {shape}, not one object")
-            (value,) = _Reader(stream).load().values
-        except (pickle.UnpicklingError, ValueError, KeyError, EOFError, AttributeError, TypeError,
-                IndexError, ImportError, OverflowError) as error:
+            (value,) = _Reader(stream).load()
+        except Exception as error:  # a damaged pickle fails in many ways
             raise ValueError(f"{file} cannot be read: {error}.") from error
     return value

@@ -7,8 +7,7 @@ A dataset is a folder with meta/info.json (features, rate, where files lie), met
 
 from __future__ import annotations
 
-import json
-import re
+import reprlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
@@ -19,13 +18,19 @@ import numpy as np
 
 from deer_ros.data.episode import Episode
 from deer_ros.data.images import decode
+from deer_ros.data.lerobot_info import (
+    INFO,
+    check_pose,
+    find_cameras,
+    find_threshold,
+    flat_names,
+    read_info,
+)
 from deer_ros.data.lerobot_keys import LeRobotKeys
 from deer_ros.data.units import ActionUnits, from_twist, to_twist
 
-INFO = Path("meta", "info.json")
-VERSION = "v3."
-_WRIST = re.compile(r"wrist|gripper|hand", re.IGNORECASE)
-_SEEN = ("video", "image")
+_LATEST_S = 4e9
+"""Later than now in Unix time; fits 64 bits in nanoseconds and in the ticks of a video."""
 _NEEDED = ("data/chunk_index", "data/file_index", "dataset_from_index", "dataset_to_index")
 
 
@@ -49,6 +54,7 @@ def read_dataset(
     action: ActionUnits,
     keys: LeRobotKeys | None = None,
     on_bad: Callable[[ValueError], None] | None = None,
+    instruction: str = "",
 ) -> Iterator[Episode]:
     """The episodes of a dataset; one of several tasks in a row becomes as many.
 
@@ -56,27 +62,32 @@ def read_dataset(
         action: the units that the episodes' actions shall have.
         keys: which of the dataset's values are what.
         on_bad: hears of every episode that cannot be used, which is left out then; None: refused.
+        instruction: instead of the tasks' texts; empty: those.
 
     Raises ValueError, naming the file: at once where the dataset's description does not fit, and
     while iterating.
     """
-    dataset = _Dataset(folder, keys or LeRobotKeys(), action)
+    dataset = _Dataset(folder, keys or LeRobotKeys(), action, instruction)
     return dataset.episodes(on_bad)
 
 
 class _Dataset:
-    def __init__(self, folder: Path, keys: LeRobotKeys, action: ActionUnits) -> None:
+    def __init__(
+        self, folder: Path, keys: LeRobotKeys, action: ActionUnits, instruction: str
+    ) -> None:
         self._parquet = _module("pyarrow.parquet")
         self._folder, self._keys, self._units = folder, keys, action
-        self._info = _info(folder / INFO)
+        self._instruction = instruction
+        self._info = read_info(folder / INFO)
         self._features = self._info["features"]
-        self._cameras = _cameras(self._features, keys, folder)
+        self._cameras = find_cameras(self._features, keys, folder)
         if keys.action not in self._features:
             raise ValueError(
                 f"{folder / INFO} has no feature {keys.action!r}; it has "
                 f"{', '.join(self._features)}. Name one by action=KEY."
             )
-        self._threshold = _threshold(folder, keys)
+        check_pose(self._features[keys.action], keys, folder)
+        self._threshold = find_threshold(folder, keys)
         self._tasks = self._read_tasks()
         self._rows = self._read_episodes()
         self._file: tuple[Path, Any] | None = None
@@ -99,7 +110,8 @@ class _Dataset:
                 "no file."
             ) from error
 
-    def _read_tasks(self) -> dict[int, str]:
+    def _read_tasks(self) -> dict[int, Any]:
+        """By number: the texts, and what is none, which no episode accepts."""
         file = self._folder / "meta" / "tasks.parquet"
         table = self._table(file).to_pydict()
         # The text is the index of a pandas table, whose column has one of several names.
@@ -107,7 +119,8 @@ class _Dataset:
         if "task_index" not in table or len(texts) != 1:
             raise ValueError(f"{file} has the columns {', '.join(table)}; a text and task_index "
                              "are needed.")
-        return dict(zip(table["task_index"], map(str, texts[0])))
+        stripped = (text.strip() if isinstance(text, str) else text for text in texts[0])
+        return dict(zip(table["task_index"], stripped))
 
     def _read_episodes(self) -> list[dict[str, Any]]:
         folder = self._folder / "meta" / "episodes"
@@ -119,22 +132,25 @@ class _Dataset:
             if self._features[key]["dtype"] == "video":
                 columns += [f"videos/{key}/{name}" for name in
                             ("chunk_index", "file_index", "from_timestamp")]
-        rows = []
+        rows: list[dict[str, Any]] = []
         for file in files:
             table = self._table(file)
             missing = [name for name in columns if name not in table.column_names]
             if missing:
                 raise ValueError(f"{file} lacks the column {missing[0]}.")
             rows += table.select(columns).to_pylist()
-        if any(value is None for row in rows for value in row.values()):
-            raise ValueError(f"{folder} has an episode of which a place is not known.")
+        for name, value in (item for row in rows for item in row.items()):
+            if not (_is_time(value) if name.endswith("timestamp") else isinstance(value, int)):
+                raise ValueError(
+                    f"{folder}: {name} of an episode is {value!r}, by which nothing can be found."
+                )
         return sorted(rows, key=lambda row: row["episode_index"])
 
     def _episodes_of(self, row: dict[str, Any]) -> Iterator[Episode]:
         number = row["episode_index"]
         source = f"{self._folder}#{number}"
         frames = self._frames_of(row, source)
-        seconds = np.array(frames["timestamp"], np.float64)
+        seconds = _seconds(frames["timestamp"], source)
         pictures = [self._pictures(key, row, frames, seconds, source) for key in self._cameras]
         start = 0
         for task, members in groupby(frames["task_index"]):
@@ -143,7 +159,7 @@ class _Dataset:
             if task not in self._tasks:
                 raise ValueError(f"episode {source}: meta/tasks.parquet has no task {task}")
             yield Episode(
-                instruction=self._tasks[task],
+                instruction=self._instruction or self._tasks[task],
                 static=pictures[0][part],
                 gripper=pictures[1][part],
                 stamps_ns=np.round(seconds[part] * 1e9).astype(np.int64),
@@ -166,6 +182,8 @@ class _Dataset:
         if missing:
             raise ValueError(f"{file} lacks the column {missing[0]}.")
         index = np.asarray(table["index"])
+        if index.dtype.kind not in "iuf":  # float where one is missing
+            raise ValueError(f"{file}: index is {table.schema.field('index').type}, no number.")
         first, end = row["dataset_from_index"], row["dataset_to_index"]
         rows = np.flatnonzero((index >= first) & (index < end))
         rows = rows[np.argsort(index[rows])]
@@ -181,7 +199,10 @@ class _Dataset:
         source: str,
     ) -> np.ndarray:
         if self._features[key]["dtype"] == "image":
-            found = [decode(picture["bytes"] or b"") for picture in frames[key]]
+            found = [
+                _picture(held, f"episode {source}: frame {frame} of {key}")
+                for frame, held in enumerate(frames[key])
+            ]
             if len({picture.shape for picture in found}) > 1:
                 raise ValueError(f"episode {source}: the pictures of {key} change their size")
             return np.stack(found)
@@ -202,7 +223,7 @@ class _Dataset:
 
     def _actions(self, frames: dict[str, list], source: str) -> np.ndarray:
         keys, values = self._keys, _array(frames[self._keys.action], self._keys.action, source)
-        last = max(*keys.pose, keys.gripper_column)
+        last = max(*keys.places, keys.gripper_column)
         if values.shape[1] <= last:
             raise ValueError(
                 f"episode {source}: its {keys.action} has {values.shape[1]} values; value {last} "
@@ -214,7 +235,7 @@ class _Dataset:
             units.linear_scale if keys.linear_scale is None else keys.linear_scale,
             units.angular_scale if keys.angular_scale is None else keys.angular_scale,
         )
-        pose = from_twist(to_twist(values[:, keys.pose], own), units)
+        pose = from_twist(to_twist(values[:, keys.places], own), units)
         commanded = values[:, keys.gripper_column]
         is_high = commanded > self._threshold
         gripper = np.where(is_high == (keys.gripper_open == "high"), 1.0, -1.0)
@@ -226,7 +247,7 @@ class _Dataset:
         if key not in frames:
             return {}
         values = _array(frames[key], key, source).astype(np.float32)[part]
-        names = _flat_names(self._features[key].get("names"))
+        names = flat_names(self._features[key].get("names"))
         fits = len(names) == values.shape[1]
         return {"proprioception": values, "proprioception_names": names if fits else ()}
 
@@ -240,71 +261,42 @@ class _Dataset:
             raise ValueError(f"{file} cannot be read: {reason}.") from error
 
 
-def _info(file: Path) -> dict[str, Any]:
-    try:
-        info = json.loads(file.read_text(encoding="utf-8"))
-        version, fps = str(info["codebase_version"]), float(info["fps"])
-        paths = info["data_path"], info.get("video_path") or "", info["features"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{file} is no description of a LeRobot dataset: {error!r}.") from error
-    if not version.startswith(VERSION):
+def _is_time(value: object) -> bool:
+    return isinstance(value, (int, float)) and abs(value) <= _LATEST_S
+
+
+def _seconds(timestamps: list, source: str) -> np.ndarray:
+    """float64 (T,)."""
+    seconds = _array(timestamps, "timestamp", source, dimensions=1)
+    wrong = ~(np.abs(seconds) <= _LATEST_S)  # NaN as well
+    if wrong.any():
+        frame = int(wrong.argmax())
         raise ValueError(
-            f"{file}: the layout is {version}; v3 is read. LeRobot's own converter makes v3 of it."
+            f"episode {source}: the timestamp of frame {frame} is {seconds[frame]}, which is no "
+            "time in seconds"
         )
-    fits = all(map(isinstance, paths, (str, str, dict)))
-    if not fps > 0 or not fits or not all(isinstance(f, dict) for f in paths[2].values()):
-        raise ValueError(f"{file} is no description of a LeRobot dataset: fps is {fps}.")
-    return {**info, "fps": fps}
+    return seconds
 
 
-def _cameras(features: dict[str, Any], keys: LeRobotKeys, folder: Path) -> tuple[str, str]:
-    """The keys of the static and the gripper camera: those named, or the only two that can be."""
-    found = [key for key, feature in features.items() if feature.get("dtype") in _SEEN]
-    wrists = [key for key in found if _WRIST.search(key)]
-    others = [key for key in found if key not in wrists]
-    static = keys.static or (others[0] if len(others) == 1 else None)
-    gripper = keys.gripper or (wrists[0] if len(wrists) == 1 else None)
-    for option, key in (("static", static), ("gripper", gripper)):
-        if key not in found:
-            raise ValueError(
-                f"{folder / INFO}: the {option} camera is "
-                + (f"{key!r}, which it does not have" if key else "not to be told from its name")
-                + f"; the cameras are {', '.join(found) or 'none'}. Name one by {option}=KEY."
-            )
-    return static, gripper
-
-
-def _threshold(folder: Path, keys: LeRobotKeys) -> float:
-    """Between closed and open: as named, or the middle of what meta/stats.json says was there."""
-    if keys.gripper_threshold is not None:
-        return keys.gripper_threshold
-    file = folder / "meta" / "stats.json"
+def _picture(held: Any, where: str) -> np.ndarray:
+    """Out of a column of pictures: a file's bytes, or those beside the file's name."""
+    data = held.get("bytes") if isinstance(held, dict) else held
+    if not isinstance(data, bytes):
+        raise ValueError(f"{where} is {reprlib.repr(held)}; the bytes of a picture are needed")
     try:
-        stats = json.loads(file.read_text(encoding="utf-8"))[keys.action]
-        least, greatest = (float(stats[end][keys.gripper_column]) for end in ("min", "max"))
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-        raise ValueError(
-            f"{file} does not say between which values {keys.action}[{keys.gripper_column}], the "
-            "gripper, lies; name what separates closed from open by gripper_threshold=X."
-        ) from error
-    return (least + greatest) / 2
+        return decode(data)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
 
 
-def _array(rows: list, key: str, source: str) -> np.ndarray:
+def _array(values: list, key: str, source: str, dimensions: int = 2) -> np.ndarray:
     try:
-        values = np.array(rows, np.float64)
+        values = np.array(values, np.float64)
     except (ValueError, TypeError) as error:
-        raise ValueError(f"episode {source}: its {key} are no rows of numbers") from error
-    if values.ndim != 2:
+        raise ValueError(f"episode {source}: its {key} are no numbers") from error
+    if values.ndim != dimensions:
         raise ValueError(f"episode {source}: its {key} are of shape {values.shape}")
     return values
-
-
-def _flat_names(names: Any) -> tuple[str, ...]:
-    """Names of a feature's values, which some datasets keep in a list of a dictionary."""
-    if isinstance(names, dict):
-        names = next(iter(names.values()), ())
-    return tuple(map(str, names)) if isinstance(names, (list, tuple)) else ()
 
 
 def _module(name: str) -> Any:

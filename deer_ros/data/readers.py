@@ -7,6 +7,7 @@ from itertools import chain
 from pathlib import Path
 
 from deer_ros.data import bag_reader, calvin, lerobot
+from deer_ros.data.bag_format import find_recordings
 from deer_ros.data.bag_reader import AS_DELIVERED, BagInputs
 from deer_ros.data.episode import Episode
 from deer_ros.data.lerobot_keys import LeRobotKeys
@@ -29,7 +30,7 @@ def read_all_episodes(
         action: the units that the episodes' actions shall have.
         on_bad: hears of what cannot be used, which is left out then; None: it is refused.
         keys: which values of a LeRobot dataset are what.
-        inputs: the same of bags.
+        inputs: the same of bags; of the rest only its `instruction` is used.
 
     Raises:
         FileNotFoundError, ValueError: at once, where a path holds no demonstrations, or none whose
@@ -48,7 +49,21 @@ def _read(
 ) -> Iterator[Episode]:
     split = calvin.find_split(path)
     if split is not None:
-        return calvin.read_split(split, action, on_bad)
+        return calvin.read_split(split, action, on_bad, inputs.instruction)
     if lerobot.is_lerobot(path):
-        return lerobot.read_dataset(path, action, keys, on_bad)
+        return lerobot.read_dataset(path, action, keys, on_bad, inputs.instruction)
+    _check_bags(path)
     return bag_reader.read_all_episodes([path], action, on_bad, inputs)
+
+
+def _check_bags(path: Path) -> None:
+    if not path.exists():
+        raise FileNotFoundError(f"there are no demonstrations at {path}")
+    try:
+        find_recordings(path)
+    except ValueError as error:
+        raise ValueError(calvin.why_no_split(path) or (
+            f"{path} holds no demonstrations: it is no bag and holds none (a bag is a folder with "
+            f".mcap or .db3), no LeRobot dataset (it has no {lerobot.INFO}) and no split of "
+            f"CALVIN's (it has no {calvin.ANNOTATIONS})."
+        )) from error

@@ -10,6 +10,7 @@ import pytest
 from datasets import write_annotations, write_calvin
 from episodes import Units
 
+from deer_ros.data.bag_reader import BagInputs
 from deer_ros.data.calvin import PROPRIOCEPTION_NAMES, CalvinUnits
 from deer_ros.data.inert_pickle import read_object
 from deer_ros.data.readers import read_all_episodes
@@ -92,20 +93,26 @@ def spoil_part(split):
     np.savez(split / "episode_0000005.npz", **content)
 
 
-def spoil_size(split):
-    content = dict(np.load(split / "episode_0000005.npz"))
-    np.savez(split / "episode_0000005.npz", **{**content, "rgb_static": np.zeros((9, 9, 3), "u1")})
+def spoil_compressed(split):
+    file = split / "episode_0000005.npz"
+    np.savez_compressed(file, **np.load(file))
+    content = bytearray(file.read_bytes())
+    start = content.index(b".npy") + 24  # what follows the first part's name is no more looked at
+    content[start : start + 40] = b"\xff" * 40
+    file.write_bytes(content)
 
 
-def spoil_action(split):
-    content = dict(np.load(split / "episode_0000005.npz"))
-    np.savez(split / "episode_0000005.npz", **{**content, "rel_actions": np.full(7, np.nan)})
+def spoil_kind(split):
+    with (split / "episode_0000005.npz").open("wb") as stream:
+        np.save(stream, np.zeros(7))
 
 
-def spoil_object(split):
-    content = dict(np.load(split / "episode_0000005.npz"))
-    spoiled = np.array([{"a": 1}], dtype=object)
-    np.savez(split / "episode_0000005.npz", **{**content, "rel_actions": spoiled})
+def changed(**parts):
+    def spoil(split):
+        file = split / "episode_0000005.npz"
+        np.savez(file, **{**np.load(file), **parts})
+
+    return spoil
 
 
 @pytest.mark.parametrize(
@@ -114,9 +121,14 @@ def spoil_object(split):
         (spoil_missing, "episode_0000005.npz is missing"),
         (spoil_bytes, "episode_0000005.npz cannot be read"),
         (spoil_part, "episode_0000005.npz cannot be read: .*rgb_gripper"),
-        (spoil_size, "rgb_static have several shapes"),
-        (spoil_action, "actions of frame 3 holds NaN"),
-        (spoil_object, "episode_0000005.npz cannot be read: Object arrays"),
+        (spoil_compressed, "episode_0000005.npz cannot be read: .* while decompressing"),
+        (spoil_kind, "episode_0000005.npz cannot be read: File is not a zip file"),
+        (changed(rgb_static=np.zeros((9, 9, 3), "u1")), "rgb_static have several shapes"),
+        (changed(rgb_static=np.zeros((20, 20, 3))), "rgb_static is float64, not uint8"),
+        (changed(rel_actions=np.full(7, np.nan)), "actions of frame 3 holds NaN"),
+        (changed(rel_actions=np.array([{}])), "episode_0000005.npz cannot be read: Object arrays"),
+        (changed(rel_actions=np.array(["a"] * 7)), "5.npz: rel_actions is <U1, not float64"),
+        (changed(robot_obs=np.array(["a"] * 15)), "5.npz: robot_obs is <U1, not float64"),
     ],
 )
 def test_a_damaged_frame_is_named_or_its_stretch_left_out(split, spoil, said):
@@ -172,10 +184,77 @@ def test_no_other_name_of_numpy_or_python_is_looked_up(tmp_path, call):
         read_object(file)
 
 
-def test_numbers_of_numpy_in_the_annotations_are_numbers(split):
+OBJECTS = np.empty((2, 1), dtype=object)
+OBJECTS[:] = [["open it"], ["close it"]]
+
+
+@pytest.mark.parametrize(("texts", "stretches"), [
+    ([np.str_("open it"), np.str_("close it")], [(np.int64(2), np.int32(6)), (np.uint8(4), 9)]),
+    (["open it", ["close it"]], [np.array([2, 6]), np.array([4, 9], ">i2")]),
+    (OBJECTS, np.array([[2, 6], [4, 9]], object)),
+    (OBJECTS[:, 0], np.array([[2, 6], [4, 9]])),
+    (np.array(["open it", "close it"]), np.array([[2, 6], [4, 9]], order="F")),
+    (np.array([["open it"], ["close it"]], ">U9"), [(2, 6), (4, 9)]),
+])  # fmt: skip
+def test_texts_and_numbers_of_numpy_in_the_annotations_are_read(split, texts, stretches):
     write_calvin(split, STRETCHES)
-    write_annotations(split, [(t, np.int64(a), np.int32(b)) for t, a, b in STRETCHES])
-    assert [len(e) for e in read_all_episodes([split], CalvinUnits())] == [5, 6]
+    annotate(split, texts, stretches)
+    found = [(e.instruction, len(e)) for e in read_all_episodes([split], CalvinUnits())]
+    assert found == [("open it", 5), ("close it", 6)]
+
+
+def annotate(split, texts, stretches=((2, 6), (4, 9))):
+    np.save(split / "lang_annotations" / "auto_lang_ann.npy",
+            {"language": {"ann": texts}, "info": {"indx": stretches}}, allow_pickle=True)
+
+
+@pytest.mark.parametrize(("texts", "said"), [
+    ([None, "a"], "an annotation is None; it must be text"),
+    ([["a", "b"], "c"], r"an annotation is \['a', 'b'\]; it must be text"),
+    (np.zeros(2), "an array is of type 'f8'; whole numbers and texts can be read"),
+    ([np.bytes_("a"), "b"], "a value of type 'S1'"),
+])  # fmt: skip
+def test_annotations_that_are_no_texts_are_refused(split, texts, said):
+    write_calvin(split, STRETCHES)
+    annotate(split, texts)
+    with pytest.raises(ValueError, match=f"auto_lang_ann.npy .*{said}"):
+        read_all_episodes([split], CalvinUnits())
+
+
+def test_an_instruction_that_is_given_goes_before_those_annotated(split):
+    write_calvin(split, [("", 2, 6), *STRETCHES[1:]])
+    inputs = BagInputs(instruction="tidy up")
+    found = list(read_all_episodes([split], CalvinUnits(), inputs=inputs))
+    assert [e.instruction for e in found] == ["tidy up"] * 2
+    heard = []
+    assert len(list(read_all_episodes([split], CalvinUnits(), heard.append))) == 1
+    assert "it has no instruction" in str(heard[0])
+
+
+def other_split(root):
+    (root / "training").rename(root / "validation")
+    return root
+
+
+def other_texts(root):
+    (root / "training/lang_annotations").rename(root / "training/lang_paraphrase")
+    return root
+
+
+@pytest.mark.parametrize(("named", "said"), [
+    (other_split, "is no split of CALVIN's dataset. Name .*validation instead"),
+    (lambda root: root.parent, "is no split of CALVIN's dataset. Name .*task_D_D/training instead"),
+    (lambda root: root / "training/lang_annotations/auto_lang_ann.npy",
+     "is no split of CALVIN's dataset. Name .*task_D_D/training instead"),
+    (other_texts, "training has frames of CALVIN's .* no lang_annotations/auto_lang_ann.npy.* "
+                  "a copy of .*lang_paraphrase/auto_lang_ann.npy would do"),
+    (lambda root: root / "nothing", "there are no demonstrations at"),
+    (lambda root: next(root.glob("*/*5.npz")), "is no bag .*, no LeRobot dataset .* no split of"),
+])  # fmt: skip
+def test_what_is_near_a_split_and_none_is_told_what_it_lacks(split, named, said):
+    write_calvin(split, STRETCHES)
+    with pytest.raises((ValueError, FileNotFoundError), match=said):
+        read_all_episodes([named(split.parent)], CalvinUnits())
 
 
 def test_a_pickle_of_the_other_numpy_is_read_too(split):

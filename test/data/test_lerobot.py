@@ -10,6 +10,7 @@ import pytest
 from datasets import CAMERAS, SIZES, write_info, write_lerobot
 from episodes import Units
 
+from deer_ros.data.bag_reader import BagInputs
 from deer_ros.data.lerobot_keys import LeRobotKeys
 from deer_ros.data.readers import read_all_episodes
 
@@ -98,6 +99,7 @@ def test_options_are_read_from_texts():
         ("top", "must be NAME=VALUE"), ("camera=top", "must be NAME=VALUE"),
         ("pose=0,1", "six places"), ("pose=0,1,2,3,4,6", "six places"), ("pose=a", "no number"),
         ("pose=-1,0,1,2,3,4", "counted from 0"), ("gripper_open=wide", "allowed are high and low"),
+        ("gripper_threshold=nan", "gripper_threshold is nan; it must be a number"),
         ("linear_scale=0", "must be a number above 0"), ("linear_scale=nan", "above 0"),
     ],
 )  # fmt: skip
@@ -116,12 +118,38 @@ def rewrite(folder, name, change):
     pq.write_table(pa.table(table), file)
 
 
+FEATURES = {key: {"dtype": "video"} for key in CAMERAS}
+JOINTS = {"motors": [*(f"joint_{number}" for number in range(1, 7)), "gripper"]}
+
+
+def write_range(folder, least, greatest):
+    """What the statistics say of the gripper."""
+    stats = {"action": {"min": [-1.0] * 6 + [least], "max": [1.0] * 6 + [greatest]}}
+    (folder / "meta/stats.json").write_text(json.dumps(stats))
+
+
 SPOILS = {
     "description": (
         lambda f: (f / "meta/info.json").write_text("{"), "info.json is no description"),
     "older layout": (
         lambda f: write_info(f, codebase_version="v2.1"), "the layout is v2.1; v3 is read"),
     "no rate": (lambda f: write_info(f, fps="often"), "info.json is no description"),
+    "endless rate": (lambda f: write_info(f, fps=float("inf")), "dataset: fps is inf"),
+    "no path": (lambda f: write_info(f, data_path=7), "dataset: data_path is 7"),
+    "no features": (lambda f: write_info(f, features=["action"]), "features is .'action'"),
+    "no feature": (
+        lambda f: write_info(f, features={"action": "float32"}), "feature action is 'float32'"),
+    "joints": (
+        lambda f: write_info(f, features={**FEATURES, "action": {"names": JOINTS}}),
+        "action has a value named 'joint_1'.* by pose="),
+    "place as text": (
+        lambda f: rewrite(f, "meta/episodes/*/*", lambda t: t.update(
+            dataset_from_index=[str(place) for place in t["dataset_from_index"]])),
+        "dataset_from_index of an episode is '0'"),
+    "time of a video": (
+        lambda f: rewrite(f, "meta/episodes/*/*", lambda t: t[
+            f"videos/{CAMERAS[0]}/from_timestamp"].__setitem__(0, 1e18)),
+        "from_timestamp of an episode is 1e[+]18"),
     "no cameras": (
         lambda f: write_info(f, features={"action": {"dtype": "float32"}}),
         "static camera is not to be told from its name; the cameras are none"),
@@ -140,6 +168,10 @@ SPOILS = {
         "lacks the column dataset_to_index"),
     "statistics": (
         lambda f: (f / "meta/stats.json").unlink(), "name what separates closed from open"),
+    "no numbers in the statistics": (
+        lambda f: write_range(f, np.nan, np.nan), "lies between nan and nan.*gripper_threshold=X"),
+    "a gripper that never moved": (
+        lambda f: write_range(f, 1.0, 1.0), "lies between 1.0 and 1.0.*gripper_threshold=X"),
 }  # fmt: skip
 
 
@@ -150,6 +182,13 @@ def test_a_wrong_description_is_refused_at_once(tmp_path, kind):
     spoil(tmp_path)
     with pytest.raises(ValueError, match=said):
         read_all_episodes([tmp_path], AT_10_HZ)
+
+
+def rewrite_tasks(folder, texts):
+    """The last text for the last episode."""
+    rewrite(folder, "meta/tasks.parquet", lambda t: t.update(task_index=[0, 1, 2],
+                                                             __index_level_0__=texts))
+    rewrite(folder, "data/*/file-001.parquet", lambda t: t.update(task_index=[2] * 9))
 
 
 BAD_EPISODES = {
@@ -181,6 +220,27 @@ BAD_EPISODES = {
         lambda f: rewrite(f, "data/*/file-001.parquet", lambda t: t[
             "action"].__setitem__(slice(None), [[0.0] * 4] * 9)),
         "has 4 values; value 6 is asked for"),
+    "index as text": (
+        lambda f: rewrite(f, "data/*/file-001.parquet", lambda t: t.update(
+            index=[str(index) for index in t["index"]])),
+        "001.parquet: index is string"),
+    "no time": (
+        lambda f: rewrite(f, "data/*/file-001.parquet", lambda t: t[
+            "timestamp"].__setitem__(3, float("nan"))),
+        "#2: the timestamp of frame 3 is nan"),
+    "late": (
+        lambda f: rewrite(f, "data/*/file-001.parquet", lambda t: t.update(
+            timestamp=[1e18 + 1e6 * frame for frame in range(9)])),
+        "#2: the timestamp of frame 0 is 1e[+]18"),
+    "times as text": (
+        lambda f: rewrite(f, "data/*/file-001.parquet", lambda t: t.update(
+            timestamp=["soon"] * 9)),
+        "#2: its timestamp are no numbers"),
+    "no text": (
+        lambda f: rewrite_tasks(f, ["open it", "close it", None]),
+        "#2: its instruction is None; it must be text"),
+    "empty text": (
+        lambda f: rewrite_tasks(f, ["open it", "close it", " "]), "#2: it has no instruction"),
     "a wrong path": (
         lambda f: write_info(f, data_path="{nothing}.parquet"), "which names no file"),
 }  # fmt: skip
@@ -196,6 +256,59 @@ def test_a_bad_episode_is_named_or_left_out(tmp_path, kind):
     heard = []
     kept = 0 if kind == "a wrong path" else 2
     assert len(episodes(tmp_path, on_bad=heard.append)) == kept and len(heard) == 3 - kept
+
+
+@pytest.mark.parametrize(("spoil", "said"), [
+    (lambda column: column.__setitem__(2, None), "is None; the bytes of a picture are needed"),
+    (lambda column: column.__setitem__(2, {"bytes": None, "path": "2.png"}), "'path': '2.png'"),
+    (lambda column: column.__setitem__(2, {"bytes": b"\x89PNG", "path": ""}), ": a PNG picture"),
+    (lambda column: column.__setitem__(slice(None), ["x"] * 9), "is 'x'; the bytes"),
+])  # fmt: skip
+def test_a_bad_picture_is_named_with_its_frame(tmp_path, spoil, said):
+    write_lerobot(tmp_path, LENGTHS, videos=False)
+    rewrite(tmp_path, "data/*/file-001.parquet", lambda t: spoil(t[CAMERAS[0]]))
+    with pytest.raises(ValueError, match=rf"#2: frame [02] of {CAMERAS[0]}.*{said}"):
+        episodes(tmp_path)
+    heard = []
+    assert len(episodes(tmp_path, on_bad=heard.append)) == 2 and len(heard) == 1
+
+
+def test_pictures_may_be_bare_bytes(tmp_path):
+    write_lerobot(tmp_path, LENGTHS, videos=False)
+    before = episodes(tmp_path)[2].static
+    rewrite(tmp_path, "data/*/file-001.parquet", lambda t: t.update(
+        {CAMERAS[0]: [held["bytes"] for held in t[CAMERAS[0]]]}))
+    np.testing.assert_array_equal(episodes(tmp_path)[2].static, before)
+
+
+def test_an_instruction_that_is_given_goes_before_the_tasks(tmp_path):
+    write_lerobot(tmp_path, videos=False)
+    rewrite(tmp_path, "meta/tasks.parquet", lambda t: t.update(__index_level_0__=["", None]))
+    inputs = BagInputs(instruction="tidy up")
+    found = read_all_episodes([tmp_path], AT_10_HZ, inputs=inputs)
+    assert {e.instruction for e in found} == {"tidy up"}
+
+
+def test_texts_are_stripped(tmp_path):
+    write_lerobot(tmp_path, videos=False)
+    rewrite(tmp_path, "meta/tasks.parquet", lambda t: t.update(__index_level_0__=["open\n", " x"]))
+    assert {e.instruction for e in episodes(tmp_path)} == {"open", "x"}
+
+
+def test_who_names_the_places_of_the_pose_may_call_them_joints(tmp_path):
+    write_lerobot(tmp_path)
+    write_info(tmp_path, features={**FEATURES, "action": {"names": JOINTS}})
+    assert len(episodes(tmp_path, pose=(0, 1, 2, 3, 4, 5))) == 3
+
+
+@pytest.mark.parametrize(("static", "gripper", "lacks"), [
+    (CAMERAS[1], "", "gripper camera is not to be told .* by gripper=KEY"),
+    ("", CAMERAS[0], "static camera is not to be told .* by static=KEY"),
+])  # fmt: skip
+def test_a_camera_is_not_taken_for_both(tmp_path, static, gripper, lacks):
+    write_lerobot(tmp_path)
+    with pytest.raises(ValueError, match=lacks):
+        episodes(tmp_path, static=static, gripper=gripper)
 
 
 @pytest.mark.parametrize("module", ["pyarrow.parquet", "av"])
