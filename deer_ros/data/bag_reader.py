@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +13,13 @@ import numpy as np
 from deer_ros.control.sampler import Offer, Pair, Sampler
 from deer_ros.data import images
 from deer_ros.data.bag_format import BagError, find_recordings
-from deer_ros.data.bag_topics import Names, Topics, check_instruction, find_topics, has
-from deer_ros.data.columns import Column
+from deer_ros.data.bag_said import Said
+from deer_ros.data.bag_topics import Names, check_instruction, find_topics, kinds_to_read
 from deer_ros.data.episode import Episode
-from deer_ros.data.frames import proprioception, stacked, states
-from deer_ros.data.recorded import OLDEST_NS, Recorded
+from deer_ros.data.frames import Pictures, actions, proprioception, states, unbroken
 from deer_ros.data.recording import Recording
 from deer_ros.data.stamps import stamp_ns
 from deer_ros.data.units import ActionUnits, check_units
-
-SENSED = ("pose", "joints", "state")
-COMMANDS = ("twist", "opening", "action")
 
 
 @dataclass(frozen=True)
@@ -32,8 +28,9 @@ class BagInputs:
 
     names: of the topics. transport: `raw` or `compressed` pictures; None: what is there.
     max_skew_s: of two pictures of a frame. gap_s: a longer time between pictures ends an episode.
-    rate_hz: frames per second at most; 0: all. instruction: instead of those in the bags.
-    first_instruction: until one comes. Empty texts are none.
+    rate_hz: frames per second at most; 0: all. frame_id: what the robot calls the fixed frame of
+    poses and velocities. instruction: instead of those in the bags. first_instruction: until one
+    comes. Empty texts are none.
     """
 
     names: Names = Names()
@@ -41,6 +38,7 @@ class BagInputs:
     max_skew_s: float = 0.05
     gap_s: float = 0.5
     rate_hz: float = 0.0
+    frame_id: str = "base_link"
     instruction: str = ""
     first_instruction: str = ""
 
@@ -57,7 +55,7 @@ def read_episodes(
     Frames are the pairs of pictures that the node would make steps with; each is joined by the
     newest message of every other topic at the time of its static picture. Frames that lack one, as
     at the start of a recording, are left out. An episode begins with a new instruction, after a gap
-    and where the clock was set.
+    (of pictures, or of frames that were left out) and where the clock was set.
 
     Actions are the recorded velocities and openings, where there are both, or else what the node
     commanded.
@@ -103,6 +101,17 @@ def _usable_episodes(
         on_bad(error)
 
 
+@dataclass
+class _Frames:
+    """Frames in lists. numbers: of the pairs that they were made of."""
+
+    static: Pictures
+    gripper: Pictures
+    numbers: list[int] = field(default_factory=list)
+    stamps_ns: list[int] = field(default_factory=list)
+    said: list[dict[str, Any]] = field(default_factory=list)
+
+
 class _Reader:
     """Forms the episodes of one recording, message by message."""
 
@@ -123,15 +132,12 @@ class _Reader:
         topics = find_topics(recording, inputs.names, inputs.transport)
         check_instruction(recording, topics, self._instruction)
         self._cameras = {topic: camera for camera, topic in topics.cameras.items()}
-        self._kinds = _kinds_to_read(recording, topics)
-        self._has_actions = not set(self._kinds.values()).isdisjoint(COMMANDS)
-        self._columns: dict[str, Column] = {
-            kind: Column() for kind in SENSED if kind in self._kinds.values()
-        }
-        self._recorded = Recorded(units)
+        self._kinds = kinds_to_read(recording, topics)
+        self._said = Said(self._kinds, units, inputs.frame_id)
         self._sampler = Sampler(
             1 / inputs.rate_hz if inputs.rate_hz else 0.0, inputs.max_skew_s, inputs.gap_s)
         self._pairs: list[Pair] = []
+        self._late_ns = 0
         self._count = 0
 
     def episodes(self) -> Iterator[Episode]:
@@ -143,34 +149,30 @@ class _Reader:
         if self._on_bad is None:
             self._refuse_losses()
         if self._count == 0:
-            self._lost["it holds no picture that follows an instruction"] += 1
+            self._lost[self._why_nothing()] += 1
         losses = [*self._recording.losses, *map(_counted, self._lost.items())]
         if losses:
             raise BagError(self._recording.path, "; ".join(losses))
 
     def _take(self, topic: str, recorded_ns: int, data: bytes) -> Iterator[Episode]:
+        kind = self._kinds.get(topic)
         try:
             message = self._recording.decode(topic, data)
         except ValueError as error:
             self._lose(f"{topic}: {error}")
-            self._hole(topic, recorded_ns)
+            if kind is not None:
+                self._said.lose(kind, recorded_ns)
             return
-        if topic in self._cameras:
-            yield from self._on_picture(self._cameras[topic], message)
-            return
-        kind = self._kinds[topic]
-        if kind == "instruction":
+        if kind is None:
+            yield from self._on_picture(self._cameras[topic], recorded_ns, message)
+        elif kind == "instruction":
             yield from self._on_instruction(message.data)
-        elif kind in SENSED:
-            header = getattr(message, "header", None)
-            time_ns = recorded_ns if header is None else stamp_ns(header.stamp)
-            self._columns[kind].add(time_ns, message)
-        elif kind == "twist":
-            self._recorded.twist(message)
-        elif kind == "opening":
-            self._recorded.opening(recorded_ns, message)
-        elif message.commanded:
-            self._recorded.action(message)
+        else:
+            try:
+                self._said.add(kind, recorded_ns, message)
+            except ValueError as error:
+                # It is no damage: all of the topic means something else than it is taken for.
+                raise BagError(self._recording.path, f"{topic}: {error}") from error
 
     def _on_instruction(self, text: str) -> Iterator[Episode]:
         if self._inputs.instruction or text == self._instruction:
@@ -180,88 +182,102 @@ class _Reader:
         # What was seen before belongs to what was wanted before.
         self._sampler.forget()
 
-    def _on_picture(self, camera: str, message: Any) -> Iterator[Episode]:
+    def _on_picture(self, camera: str, recorded_ns: int, message: Any) -> Iterator[Episode]:
         if not self._instruction.strip():
             return
         time_ns = stamp_ns(message.header.stamp)
         if self._sampler.offer(camera, time_ns, message) is Offer.CLOCK_JUMPED:
             yield from self._finished()
-            self._recorded.forget()
-            for column in self._columns.values():
-                column.clear()
+            self._said.forget()
         while (pair := self._sampler.take()) is not None:
             if pair.new_episode is not None:
                 yield from self._finished()
             self._pairs.append(pair)
+            self._late_ns = recorded_ns - time_ns
 
     def _finished(self) -> Iterator[Episode]:
-        """The episode of the pairs so far, if there are any and it can be used."""
+        """The episodes of the pairs so far: one, but for holes and what cannot be used."""
         pairs, self._pairs = self._pairs, []
         if not pairs:
             return
-        source = f"{self._recording.path}#{self._count}"
-        self._count += 1
-        try:
-            yield self._episode(pairs, source)
-        except ValueError as error:
-            number = self._count - 1
-            bad = BagError(self._recording.path, f"episode {number} cannot be used: {error}")
-            if self._on_bad is None:
-                raise bad from error
-            self._on_bad(bad)
         last_ns = pairs[-1].static.stamp_ns
-        self._recorded.forget_before(last_ns)
-        for column in self._columns.values():
-            column.forget_before(last_ns)
+        try:
+            frames = self._frames(pairs)
+        except ValueError as error:
+            self._refuse(error)
+        else:
+            for part in unbroken(frames.numbers, frames.stamps_ns, self._inputs.gap_s):
+                try:
+                    episode = self._episode(frames, part)
+                except ValueError as error:
+                    self._refuse(error)
+                else:
+                    self._count += 1
+                    yield episode
+        self._said.forget_before(last_ns)
 
-    def _episode(self, pairs: list[Pair], source: str) -> Episode:
-        frames = [frame for pair in pairs if (frame := self._frame(pair)) is not None]
-        if not frames:
-            needed = ", ".join(sorted({*self._cameras, *self._kinds}))
-            raise ValueError(f"no static picture has all of {needed} at its time")
-        columns = {name: [frame[name] for frame in frames] for name in frames[0]}
-        sensed, names = proprioception(columns)
-        return Episode(
-            instruction=self._instruction,
-            static=stacked(columns["static"]),
-            gripper=stacked(columns["gripper"]),
-            stamps_ns=np.array(columns["stamp_ns"], np.int64),
-            actions=np.array(columns["action"], np.float32) if self._has_actions else None,
-            proprioception=sensed,
-            proprioception_names=names,
-            state=states(columns),
-            source=source,
-        )
+    def _frames(self, pairs: list[Pair]) -> _Frames:
+        """The frames that are whole, their pictures decoded."""
+        stamps_ns = [pair.static.stamp_ns for pair in pairs]
+        if not any(stamps_ns):
+            raise ValueError("the stamps of its static pictures are all 0")
+        said = self._said.at(stamps_ns, self._late_ns)
+        frames = _Frames(static=Pictures(len(pairs)), gripper=Pictures(len(pairs)))
+        for number, pair in enumerate(pairs):
+            if said[number] is None or (pictures := self._pictures(pair)) is None:
+                continue
+            frames.numbers.append(number)
+            frames.stamps_ns.append(stamps_ns[number])
+            frames.said.append(said[number])
+            frames.static.add(pictures[0])
+            frames.gripper.add(pictures[1])
+        if not frames.numbers:
+            raise ValueError("none of its pictures can be read")
+        return frames
 
-    def _frame(self, pair: Pair) -> dict[str, Any] | None:
-        """All that was said when its static picture was taken; None where something lacks."""
-        time_ns = pair.static.stamp_ns
-        frame = {
-            kind: column.newest(time_ns, OLDEST_NS) for kind, column in self._columns.items()
-        }
-        if self._has_actions:
-            frame["action"] = self._recorded.whole_at(time_ns)
-        if any(value is None for value in frame.values()):
-            return None
+    def _pictures(self, pair: Pair) -> list[np.ndarray] | None:
+        """The static and the gripper's, uint8 RGB; None where one cannot be read."""
+        pictures = []
         for camera, picture in (("static", pair.static), ("gripper", pair.gripper)):
             try:
-                frame[camera] = images.to_rgb(picture.payload)
+                pictures.append(images.to_rgb(picture.payload))
             except ValueError as error:
                 if self._on_bad is None:
                     raise
                 self._lose(f"camera/{camera}: {error}")
                 return None
-        return frame | {"stamp_ns": time_ns}
+        return pictures
 
-    def _hole(self, topic: str, recorded_ns: int) -> None:
-        """Nobody knows what was said: what was said before does not stand for it."""
-        kind = self._kinds.get(topic)
-        if kind in self._columns:
-            self._columns[kind].add(recorded_ns, None)
-        elif kind == "twist":
-            self._recorded.lost_twist(recorded_ns)
-        elif kind == "opening":
-            self._recorded.lost_opening(recorded_ns)
+    def _episode(self, frames: _Frames, part: slice) -> Episode:
+        said = frames.said[part]
+        sensed, names = proprioception(said)
+        return Episode(
+            instruction=self._instruction,
+            static=frames.static.array()[part],
+            gripper=frames.gripper.array()[part],
+            stamps_ns=np.array(frames.stamps_ns[part], np.int64),
+            actions=actions(said),
+            proprioception=sensed,
+            proprioception_names=names,
+            state=states(said),
+            source=f"{self._recording.path}#{self._count}",
+        )
+
+    def _refuse(self, error: ValueError) -> None:
+        """An episode that cannot be used."""
+        bad = BagError(self._recording.path, f"episode {self._count} cannot be used: {error}")
+        self._count += 1
+        if self._on_bad is None:
+            raise bad from error
+        self._on_bad(bad)
+
+    def _why_nothing(self) -> str:
+        if self._sampler.seen == 0:
+            return "it holds no picture that follows an instruction"
+        for topic, camera in self._cameras.items():
+            if self._sampler.newest_ns(camera) == 0:
+                return f"the stamps of {topic} are all 0"
+        return f"no two of its pictures are within {self._inputs.max_skew_s} s (image.max_skew)"
 
     def _lose(self, sentence: str) -> None:
         if self._on_bad is None:
@@ -275,20 +291,6 @@ class _Reader:
                 f"it is damaged or was not finished: {'; '.join(self._recording.losses)} "
                 "(--skip-bad uses what can be read)",
             )
-
-
-def _kinds_to_read(recording: Recording, topics: Topics) -> dict[str, str]:
-    """What each topic that is there is for, the cameras' apart.
-
-    What a demonstrator did goes before what a policy said at the same time.
-    """
-    kinds = {topic: kind for topic, (kind, _) in topics.kinds.items() if has(recording, topic)}
-    if not {topics.twist, topics.opening} <= kinds.keys():
-        for topic in (topics.twist, topics.opening):
-            kinds.pop(topic, None)
-        if has(recording, topics.action):
-            kinds[topics.action] = "action"
-    return kinds
 
 
 def _counted(lost: tuple[str, int]) -> str:

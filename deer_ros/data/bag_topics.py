@@ -105,6 +105,20 @@ def check_instruction(recording: Recording, topics: Topics, given: str | None) -
         )
 
 
+def kinds_to_read(recording: Recording, topics: Topics) -> dict[str, str]:
+    """What each topic that is there is for, the cameras' apart.
+
+    What a demonstrator did goes before what a policy said at the same time.
+    """
+    kinds = {topic: kind for topic, (kind, _) in topics.kinds.items() if has(recording, topic)}
+    if not {topics.twist, topics.opening} <= kinds.keys():
+        for topic in (topics.twist, topics.opening):
+            kinds.pop(topic, None)
+        if has(recording, topics.action):
+            kinds[topics.action] = "action"
+    return kinds
+
+
 def has(recording: Recording, topic: str) -> bool:
     """Whether there is a message on it."""
     return topic in recording.topics and recording.topics[topic].count > 0

@@ -57,6 +57,8 @@ class Episode:
     def __post_init__(self) -> None:
         if not isinstance(self.instruction, str):
             self._fail(f"its instruction is {self.instruction!r}; it must be text")
+        if not self.instruction.strip():
+            self._fail("it has no instruction")
         if len(self.stamps_ns) == 0:
             self._fail("it has no frames")
         self._check("stamps_ns", np.int64, ("T",))
@@ -67,7 +69,8 @@ class Episode:
         for name, columns in (("actions", 7), ("proprioception", "P"), ("state", "S")):
             if getattr(self, name) is not None:
                 self._check(name, np.float32, ("T", columns))
-                self._check_finite(name)
+                if name != "proprioception":  # of which a model may read a part only
+                    self._check_finite(name, getattr(self, name))
         if self.actions is not None and not np.all(np.abs(self.actions[:, 6]) == 1):
             self._fail("its actions have a gripper value other than -1 (close) and +1 (open)")
         names = self.proprioception_names
@@ -80,7 +83,7 @@ class Episode:
     def proprioception_in(self, layout: Sequence[str]) -> np.ndarray:
         """The values of `layout`, float32 (T, len(layout)), as a model that reads them takes them.
 
-        Raises ValueError where the episode has none of that name.
+        Raises ValueError where the episode has none of that name, or NaN or infinity.
         """
         if self.proprioception is None:
             self._fail("it has no proprioception")
@@ -88,7 +91,10 @@ class Episode:
             columns = columns_of(layout, self.proprioception_names)
         except ValueError as error:
             self._fail(str(error))
-        return self.proprioception[:, columns]
+        values = self.proprioception[:, columns]
+        for name, column in zip(layout, values.T):
+            self._check_finite(name, column[:, None])
+        return values
 
     def _check(self, name: str, dtype: type, shape: tuple[int | str, ...]) -> None:
         """A number in `shape` must be matched, `T` is the number of frames, other names any."""
@@ -104,8 +110,8 @@ class Episode:
                 f"it must be {np.dtype(dtype)} of shape ({wanted})"
             )
 
-    def _check_finite(self, name: str) -> None:
-        broken = ~np.isfinite(getattr(self, name)).all(axis=1)
+    def _check_finite(self, name: str, values: np.ndarray) -> None:
+        broken = ~np.isfinite(values).all(axis=1)
         if broken.any():
             self._fail(f"{name} of frame {int(broken.argmax())} holds NaN or infinity")
 

@@ -1,7 +1,9 @@
-"""The messages of an episode's frames as arrays."""
+"""The frames of an episode as arrays."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -9,30 +11,57 @@ import numpy as np
 from deer_ros.data.episode import POSE_NAMES, joint_names
 
 
-def stacked(pictures: list[np.ndarray]) -> np.ndarray:
-    """uint8 (T, height, width, 3). ValueError where they have several sizes."""
-    shapes = {picture.shape for picture in pictures}
-    if len(shapes) > 1:
-        raise ValueError(f"its pictures have several sizes: {sorted(shapes)}")
-    return np.stack(pictures)
+class Pictures:
+    """Pictures of one size. They lie in one array from the start: no second copy is ever made."""
+
+    def __init__(self, most: int) -> None:
+        """most: how many may come."""
+        self._most = most
+        self._count = 0
+        self._array: np.ndarray | None = None
+
+    def add(self, picture: np.ndarray) -> None:
+        """One more, uint8 (height, width, 3). ValueError where it is of another size."""
+        if self._array is None:
+            self._array = np.empty((self._most, *picture.shape), np.uint8)
+        size = self._array.shape[1:]
+        if picture.shape != size:
+            raise ValueError(f"its pictures have several sizes: {size} and {picture.shape}")
+        self._array[self._count] = picture
+        self._count += 1
+
+    def array(self) -> np.ndarray:
+        """Those that came, uint8 (T, height, width, 3)."""
+        return self._array[: self._count]
 
 
-def proprioception(columns: dict[str, list]) -> tuple[np.ndarray | None, tuple[str, ...]]:
-    """Pose and joint positions, whichever were recorded, and their names if all have one."""
-    parts: list[np.ndarray] = []
+def unbroken(numbers: Sequence[int], stamps_ns: Sequence[int], gap_s: float) -> list[slice]:
+    """The stretches of frames in which nothing was left out for longer than the gap.
+
+    numbers: of the frames, as they were before some were left out. stamps_ns: of the same.
+    """
+    left_out = np.diff(numbers) > 1
+    cuts = np.flatnonzero(left_out & (np.diff(stamps_ns) > gap_s * 1e9)) + 1
+    return [slice(start, end) for start, end in pairwise([0, *cuts.tolist(), len(numbers)])]
+
+
+def proprioception(
+    said: Sequence[Mapping[str, Any]],
+) -> tuple[np.ndarray | None, tuple[str, ...]]:
+    """Pose and joint positions, whichever were recorded, float32 (T, P), and their names."""
     names: list[str] = []
-    if "pose" in columns:
-        parts.append(np.array([_seven(message.pose) for message in columns["pose"]], np.float32))
+    parts: list[list[list[float]]] = []
+    if "pose" in said[0]:
         names += POSE_NAMES
-    if joints := columns.get("joints"):
-        parts.append(_rows([message.position for message in joints], "joint positions"))
-        if any(list(message.name) != list(joints[0].name) for message in joints):
-            raise ValueError("the names of its joints, or their order, change")
-        names += joint_names(joints[0].name)
+        parts.append([_seven(frame["pose"].pose) for frame in said])
+    if "joints" in said[0]:
+        joints = list(said[0]["joints"])
+        names += joint_names(joints)
+        parts.append([[frame["joints"][joint] for joint in joints] for frame in said])
     if not parts:
         return None, ()
-    values = np.concatenate(parts, axis=1)
-    return values, tuple(names) if len(names) == values.shape[1] else ()
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, and is found where read
+        return np.concatenate(parts, axis=1).astype(np.float32), tuple(names)
 
 
 def _seven(pose: Any) -> list[float]:
@@ -40,15 +69,19 @@ def _seven(pose: Any) -> list[float]:
     return [p.x, p.y, p.z, q.x, q.y, q.z, q.w]
 
 
-def states(columns: dict[str, list]) -> np.ndarray | None:
+def states(said: Sequence[Mapping[str, Any]]) -> np.ndarray | None:
     """The simulator's knowledge, float32 (T, S), where it was recorded."""
-    if "state" not in columns:
+    if "state" not in said[0]:
         return None
-    return _rows([message.data for message in columns["state"]], "state values")
-
-
-def _rows(rows: list[np.ndarray], name: str) -> np.ndarray:
+    rows = [frame["state"].data for frame in said]
     sizes = {len(row) for row in rows}
     if len(sizes) > 1:
-        raise ValueError(f"the number of its {name} changes: {sorted(sizes)}")
+        raise ValueError(f"the number of its state values changes: {sorted(sizes)}")
     return np.array(rows, dtype=np.float32)
+
+
+def actions(said: Sequence[Mapping[str, Any]]) -> np.ndarray | None:
+    """What was done, float32 (T, 7), where it was recorded."""
+    if "action" not in said[0]:
+        return None
+    return np.array([frame["action"] for frame in said], np.float32)

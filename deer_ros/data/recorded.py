@@ -14,6 +14,8 @@ from deer_ros.data.units import ActionUnits, from_twist
 # that much after it.
 OLDEST_NS = 500_000_000
 _OPEN = 0.5
+# A measured opening may go a little beyond its ends.
+_BEYOND = 0.1
 
 
 class Recorded:
@@ -38,8 +40,15 @@ class Recorded:
         self._twists.add(stamp_ns(message.header.stamp), from_twist(values, self._units))
 
     def opening(self, recorded_ns: int, message: Any) -> None:
-        """A std_msgs/Float64, 0 closed to 1 open."""
-        self._openings.add(recorded_ns, float(message.data))
+        """A std_msgs/Float64, 0 closed to 1 open. ValueError where it is something else."""
+        value = float(message.data)
+        if np.isfinite(value) and not -_BEYOND <= value <= 1 + _BEYOND:
+            # Without the number: whoever counts these sentences has two of them at most.
+            raise ValueError(
+                f"an opening of the gripper is {'above 1' if value > 1 else 'below 0'}; it must be "
+                "from 0, closed, to 1, open"
+            )
+        self._openings.add(recorded_ns, value)
 
     def action(self, message: Any) -> None:
         """A deer_ros/EndEffectorAction."""
@@ -68,9 +77,18 @@ class Recorded:
         return np.append(twist, np.float32(gripper)).astype(np.float32)
 
     def whole_at(self, static_ns: int) -> np.ndarray | None:
-        """As `at`; None where there is no opening."""
-        known = static_ns in self._actions or self._openings.newest(static_ns) is not None
-        return self.at(static_ns) if known else None
+        """As `at`; None where something lacks."""
+        return None if self.lacks(static_ns) else self.at(static_ns)
+
+    def lacks(self, static_ns: int) -> set[str]:
+        """Which of `twist` and `opening` are not known for that picture, and no action either."""
+        if static_ns in self._actions:
+            return set()
+        known = {
+            "twist": self._twists.newest(static_ns, OLDEST_NS),
+            "opening": self._openings.newest(static_ns),
+        }
+        return {kind for kind, value in known.items() if value is None}
 
     def forget_before(self, time_ns: int) -> None:
         """Drop what no picture of that time or later needs."""

@@ -9,6 +9,7 @@ import textwrap
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,8 @@ class Recording:
         if not self._readers:
             why = "; ".join(self.losses) or "it holds no .mcap and no .db3 file"
             raise BagError(self.path, f"nothing of it can be read: {why}")
+        if expected is None:
+            self._check_follow()
         self._expected = expected
         self._learn_types()
 
@@ -135,7 +138,10 @@ class Recording:
         if not self.path.is_dir():
             return None
         if not file.exists():
-            self.losses.append("it has no metadata.yaml: the recorder was killed, or still runs")
+            self.losses.append(
+                "it has no metadata.yaml: the recorder was killed, or still runs, or its files are "
+                "recordings of their own: name them one by one then"
+            )
             return None
         try:
             content = yaml.safe_load(file.read_text(encoding="utf-8"))
@@ -149,6 +155,17 @@ class Recording:
         if missing:
             self.losses.append(f"files of it are missing: {', '.join(missing)}")
         return expected
+
+    def _check_follow(self) -> None:
+        """A recorder begins a file where the one before ends; a simulator's clock begins anew."""
+        files = [(name, reader) for name, reader in self._readers if reader.message_count]
+        for (name, before), (next_name, after) in pairwise(files):
+            if after.start_time < (before.start_time + before.end_time) / 2:
+                raise BagError(
+                    self.path,
+                    f"its files {name} and {next_name} do not follow one another in time: they are "
+                    "recordings of their own; name them one by one",
+                )
 
     def _opened(self, file: Path) -> Reader | None:
         try:

@@ -32,6 +32,7 @@ def test_an_episode_is_as_long_as_its_frames():
         ({"stamps_ns": np.zeros(0, np.int64)}, "no frames"),
         ({"stamps_ns": np.arange(4.0)}, "stamps_ns is float64"),
         ({"instruction": None}, "instruction is None; it must be text"),
+        ({"instruction": " \n"}, "it has no instruction"),
     ],
 )
 def test_what_does_not_fit_together_is_named(changes, sentence):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import cv2
@@ -15,6 +16,7 @@ from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import CompressionMode, StoragePlugin
 from tiny_model import write_tiny_model
 
+from deer_ros.cli.bag_arguments import add_bag_arguments, as_said, bag_inputs, node_parameters
 from deer_ros.data.bag_format import BagError
 from deer_ros.data.bag_reader import BagInputs, read_all_episodes, read_episodes
 from deer_ros.data.bag_topics import Names
@@ -234,3 +236,14 @@ def test_the_rules_are_the_nodes_unless_something_else_is_said():
     settings, inputs = Settings(), BagInputs()
     assert inputs.max_skew_s == settings.image_max_skew
     assert inputs.gap_s == settings.safety_input_timeout
+    assert inputs.frame_id == settings.action_frame_id
+
+
+def test_the_fixed_frame_is_named_as_to_the_node_and_is_no_other_way_of_reading():
+    parser = argparse.ArgumentParser()
+    add_bag_arguments(parser)
+    usual, named = (parser.parse_args(words) for words in (
+        [], ["--param", "action.frame_id:=panda_link0"]))
+    inputs = bag_inputs(named, node_parameters(named))
+    assert inputs.frame_id == "panda_link0"
+    assert as_said(named, inputs) == as_said(usual, bag_inputs(usual, {}))
