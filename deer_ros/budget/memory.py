@@ -95,7 +95,8 @@ def head_parameters(config: DeerConfig) -> int:
         norms = 2 * sum(head.mlp_widths) if head.mlp_layer_norm else 0
         parameters += linear + norms
     if head.layer_projections:
-        parameters += config.language.layers * (config.language.width + 1) * config.language.width
+        width = config.language.width
+        parameters += len(config.exit_layers) * (width + 1) * width
     if head.gate_width is not None:
         rows = hidden + 6 + 1 + config.language.layers + head.gate_outputs
         parameters += rows * head.gate_width + head.gate_outputs

@@ -6,6 +6,8 @@ exit of a step: `carry` computes it once. Sequences use `torch.nn.LSTM`; both sh
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -52,15 +54,15 @@ def pool(hidden: Tensor, mask: Tensor | None = None) -> Tensor:
 class ActionHead(nn.Module):
     """Features of width `width` to actions, with recurrent state.
 
-    layers: how many the model has, for the projections and the gate.
+    exits: the model's exit layers, from 1, the deepest last; each has its projection.
     """
 
-    def __init__(self, config: HeadConfig, width: int, layers: int) -> None:
+    def __init__(self, config: HeadConfig, width: int, exits: Sequence[int]) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.exits = config, tuple(exits)
         self.projections = None
         if config.layer_projections:
-            self.projections = nn.ModuleList(_identity(width) for _ in range(layers))
+            self.projections = nn.ModuleList(_identity(width) for _ in self.exits)
         widths = [width] + [config.lstm_width] * (config.lstm_layers - 1)
         self.lstm = nn.ModuleList(nn.LSTM(w, config.lstm_width, batch_first=True) for w in widths)
         self.norms = nn.ModuleList(
@@ -72,7 +74,7 @@ class ActionHead(nn.Module):
         self.gripper = _mlp(config, 1)
         self.gate = None
         if config.gate_width is not None:
-            self.gate = _GATES[config.gate_guesses](config, layers)
+            self.gate = _GATES[config.gate_guesses](config, layers=self.exits[-1])
 
     def initial_state(self, batch: int = 1) -> HeadState:
         """Zeros: the state of a new episode."""
@@ -86,7 +88,11 @@ class ActionHead(nn.Module):
         layer: from 1. mask: (N, L), tokens that count; None counts padding too, as the original.
         """
         features = pool(hidden, mask)
-        return features if self.projections is None else self.projections[layer - 1](features)
+        if self.projections is None:
+            return features
+        # The layer before the first exit is only compared with it: heard otherwise, it would differ
+        # by what the exit's projection has learned.
+        return self.projections[bisect_left(self.exits, layer)](features)
 
     def carry(self, state: HeadState) -> list[Tensor]:
         """What the state adds to the gates of every LSTM layer: (N, 4 width) each."""

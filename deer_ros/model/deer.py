@@ -63,7 +63,7 @@ class DeerModel(nn.Module):
         self.layers = nn.ModuleList(
             DecoderLayer(language, width, layer) for layer in range(1, depth + 1)
         )
-        self.head = ActionHead(config.head, language.width, language.layers)
+        self.head = ActionHead(config.head, language.width, config.exit_layers)
         if config.proprioception is not None:
             self.proprioception = ProprioceptionEncoder(config.proprioception, width)
 

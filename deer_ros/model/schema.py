@@ -62,10 +62,18 @@ def _parse(hint: Any, value: Any, where: str) -> Any:
 def _scalar(hint: Any, value: Any, where: str) -> Any:
     if hint is type(None) and value is not None:
         raise ValueError(f"{where} is {value!r}; this version supports only null there.")
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+    if hint is float and isinstance(value, (int, str)) and not isinstance(value, bool):
+        value = _as_float(value)
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
         raise ValueError(f"{where} is {value!r}; it must be of type {hint.__name__}.")
     if hint is float and math.isnan(value):
         raise ValueError(f"{where} is NaN; it must be a number.")
     return value
+
+
+def _as_float(value: int | str) -> float | int | str:
+    """A number where it is one: YAML takes `1e-4`, which has no point, for a text."""
+    try:
+        return float(value)
+    except (ValueError, OverflowError):
+        return value

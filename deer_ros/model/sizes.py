@@ -111,7 +111,7 @@ class LanguageConfig:
 class HeadConfig:
     """The action head: maximum over the tokens, a stack of LSTM layers, two small MLPs.
 
-    `layer_projections`: what is heard after a layer passes a linear one that is this layer's own,
+    `layer_projections`: what is heard after a layer passes a linear one that is this exit's own,
     so that the layers need not agree on how to speak to a head that they share (as translators of
     a tuned lens, Belrose et al. 2023); none in the published models.
     `gate_width` is the hidden width of a third MLP, which guesses what taking an exit loses against

@@ -33,13 +33,13 @@ class MultiExitTraining(nn.Module):
         self.model = model
         self.read_outs = read_outs
         self.phase = phase
-        exits = model.config.exit_layers if phase.auxiliary_weight else ()
-        width = model.config.language.width
+        exits, width = model.config.exit_layers, model.config.language.width
         plain = dataclasses.replace(
             model.config.head, gate_width=None, layer_projections=False
         )
-        layers = model.config.language.layers
-        self.auxiliary = nn.ModuleList(ActionHead(plain, width, layers) for _ in exits)
+        self.auxiliary = nn.ModuleList(
+            ActionHead(plain, width, exits) for _ in (exits if phase.auxiliary_weight else ())
+        )
         if pretrained:
             shared = model.head.state_dict()
             for head in self.auxiliary:

@@ -4,6 +4,7 @@ import json
 import math
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_model import tiny_config
@@ -85,6 +86,8 @@ def test_the_last_threshold_is_infinite_whatever_the_file_says():
         ({"head": {"mlp_widths": 5}}, "head.mlp_widths is 5; it must be a list"),
         ({"head": {"mlp_widths": [5, "x"]}}, r"head.mlp_widths\[1\] is 'x'"),
         ({"head": {"lstm_dropout": math.nan}}, "head.lstm_dropout is NaN"),
+        ({"head": {"lstm_dropout": "much"}}, "head.lstm_dropout is 'much'; it must be of type fl"),
+        ({"head": {"lstm_dropout": 10**400}}, "it must be of type float"),
         ({"exits": {"thresholds": [0.1, None]}}, r"exits.thresholds\[1\] is None"),
         ({"proprioception": {"joints": 7}}, "unknown key 'proprioception.joints'"),
         ({"model_type": "llama"}, "model_type is 'llama'"),
@@ -133,6 +136,11 @@ def test_a_size_that_cannot_be_is_refused(build, complaint):
 def test_an_action_that_means_nothing_is_refused(name, value):
     with pytest.raises(ValueError, match=f"action.{name} is"):
         DeerConfig.from_dict({"action": {name: value}})
+
+
+def test_a_number_without_a_point_that_yaml_takes_for_text_is_a_number():
+    assert yaml.safe_load("1e-4") == "1e-4"
+    assert DeerConfig.from_dict({"head": {"lstm_dropout": "1e-4"}}).head.lstm_dropout == 1e-4
 
 
 def test_an_action_is_carried_out_once_unless_the_configuration_says_otherwise():

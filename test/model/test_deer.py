@@ -71,14 +71,26 @@ def projecting(**changes) -> DeerModel:
     return tiny_deer(head=head, **changes)
 
 
-def test_a_layers_own_projection_is_all_between_it_and_the_shared_head():
+def test_an_exits_own_projection_is_all_between_it_and_the_shared_head():
     model, plain = projecting(), tiny_deer()
     plain.load_state_dict({n: w for n, w in model.state_dict().items() if "projections" not in n})
     for ours, theirs in zip(answers(model, (1, 4, 6)), answers(plain, (1, 4, 6))):
         torch.testing.assert_close(ours.pose, theirs.pose)
-    torch.nn.init.normal_(model.head.projections[3].weight)
+    torch.nn.init.normal_(model.head.projections[1].weight)  # of the second exit, after layer 4
     poses = [[a.pose for a in answers(m, (1, 4, 6))] for m in (model, plain)]
     assert [torch.allclose(ours, theirs) for ours, theirs in zip(*poses)] == [True, False, True]
+
+
+def test_exits_alone_have_projections_and_a_layer_before_one_is_heard_as_it_is():
+    model = projecting()
+    assert len(model.head.projections) == len(model.config.exit_layers) == 3
+    for projection in model.head.projections:
+        torch.nn.init.normal_(projection.weight)
+    hidden = torch.randn(1, 5, 16)
+    heard = [model.head.hear(hidden, layer) for layer in range(1, 7)]
+    for layer in (1, 3, 5):
+        assert torch.equal(heard[layer - 1], heard[layer])
+    assert not torch.allclose(heard[1], heard[2])
 
 
 def test_training_hears_what_a_step_hears():
