@@ -66,6 +66,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Train, or go on training; 0 when the model directory is written, 1 if it diverged."""
     if arguments.processes < 1:
         raise ValueError(f"--processes is {arguments.processes}; it must be at least 1.")
+    if arguments.out.is_file():
+        raise ValueError(f"--out is {arguments.out}, which is a file; name a folder.")
     if arguments.cpu:
         os.environ["ACCELERATE_USE_CPU"] = "true"
 
@@ -75,6 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     config = TrainingConfig.load(arguments.config, arguments.changes)
     model = _model_config(config)
+    config.check_batches(model, arguments.processes)
     said = config.language.steps > 0 or config.policy.paraphrases
     practised = model.head.guesses_success and config.practice.steps > 0
     config = _with_tasks(config, said, practised)
@@ -103,11 +106,13 @@ def run(arguments: argparse.Namespace) -> int:
             remember_run(arguments.out, source, config)
         if first and not launches:
             _name_unknown(training.unknown_instructions())
+            _name_unknown_words(training.unknown_words())
         try:
             # What several processes would refuse is refused by one, in its own words.
             written = None if launches else training()
         except ArithmeticError as error:
-            print(f"deer train: {error}", file=sys.stderr)
+            if first:
+                print(f"deer train: {error}", file=sys.stderr)
             return FAILED
     if launches:
         _launch(arguments)
@@ -148,7 +153,7 @@ def _set_up_torch(threads: int) -> None:
 def _launch(arguments: argparse.Namespace) -> NoReturn:
     """Become torchrun, which starts this command in every process."""
     os.environ.setdefault("OMP_NUM_THREADS", str(arguments.threads or 1))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command = [sys.executable, "-m", "deer_ros.training.launch", "--standalone"]
     command += [f"--nproc-per-node={arguments.processes}", "-m", "deer_ros.cli", "train"]
     command += [str(arguments.config), "--out", str(arguments.out)]
     command += ["--data", *map(str, arguments.data), "--threads", str(arguments.threads)]
@@ -198,6 +203,16 @@ def _name_unknown(instructions: list[str]) -> None:
             f"deer train: {len(instructions)} of the demonstrated instructions, as "
             f"{instructions[0]!r}, belong to none of language.tasks: what they mean is not asked, "
             "and they are told in no other words. Add their tasks, if the simulator has them.",
+            file=sys.stderr,
+        )
+
+
+def _name_unknown_words(words: list[str]) -> None:
+    if words:
+        print(
+            f"deer train: {len(words)} of the demonstrated words, as {words[0]!r}, are none that "
+            "the model knows. It takes them all for the same, and cannot tell apart instructions "
+            "that differ in them alone. Use words that it knows, or train a model from nothing.",
             file=sys.stderr,
         )
 

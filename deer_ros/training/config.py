@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ import yaml
 
 from deer_ros.model.config import DeerConfig
 from deer_ros.model.schema import from_dict
+from deer_ros.training.limits import check_numbers
 
 PARTS = ("tower", "resampler", "embedding", "cross_attention", "blocks")
 """Parts of a model besides its heads, which are always trained."""
@@ -37,6 +37,9 @@ class VisionPhase:
     warmup_steps: int = 100
     shift_px: int = 0
 
+    def __post_init__(self) -> None:
+        check_numbers(self, "vision.")
+
 
 @dataclass(frozen=True)
 class LanguagePhase:
@@ -57,6 +60,7 @@ class LanguagePhase:
     precision: str = "float32"
 
     def __post_init__(self) -> None:
+        check_numbers(self, "language.")
         _check_precision("language", self.precision)
 
 
@@ -116,23 +120,17 @@ class PolicyPhase:
     pad_short_episodes: bool = True
 
     def __post_init__(self) -> None:
+        check_numbers(self, "policy.")
         for part in self.trained or ():
             if part not in PARTS:
                 raise ValueError(
                     f"policy.trained has {part!r}; allowed are {', '.join(PARTS)}."
                 )
         _check_precision("policy", self.precision)
-        if self.gates is not None and not 0 <= self.gates < math.inf:
-            raise ValueError(f"policy.gates is {self.gates}; it must be a number from 0, or null.")
-        if len(self.shift_px) != 2 or min(self.shift_px) < 0:
+        if len(self.shift_px) != 2:
             raise ValueError(
-                f"policy.shift_px is {list(self.shift_px)}; it must be two numbers of pixels from "
-                "0, for the static and the gripper camera."
-            )
-        if self.batch_windows < 1 or self.window < 1:
-            raise ValueError(
-                f"policy.batch_windows is {self.batch_windows} and policy.window {self.window}; "
-                "both must be at least 1."
+                f"policy.shift_px is {list(self.shift_px)}; it must be two numbers of pixels, for "
+                "the static and the gripper camera."
             )
 
 
@@ -148,6 +146,9 @@ class GatePhase:
     learning_rate: float = 1e-2
     weight_decay: float = 0.01
     warmup_steps: int = 50
+
+    def __post_init__(self) -> None:
+        check_numbers(self, "gate.")
 
 
 @dataclass(frozen=True)
@@ -169,11 +170,7 @@ class PracticePhase:
     warmup_steps: int = 50
 
     def __post_init__(self) -> None:
-        for name in ("episodes", "processes", "batch_answers"):
-            if getattr(self, name) < 1:
-                raise ValueError(
-                    f"practice.{name} is {getattr(self, name)}; it must be at least 1."
-                )
+        check_numbers(self, "practice.")
 
 
 @dataclass(frozen=True)
@@ -183,7 +180,9 @@ class EvaluationHook:
     every_steps: 0 leaves them out. episodes: per task and exit. tasks: empty, those that
     demonstrations are collected of. exits: layers to stay at; empty, the deepest. seed: the first,
     counted from where evaluation seeds start; keep it apart from those that are reported.
-    keep_best: the model with the highest mean success stays in the run's folder `best`.
+    keep_best: the model with the highest mean success, of equal ones the last, stays in the run's
+    folder `best`. A gate learns only after the policy, for the policy's last weights: where earlier
+    ones were better, the gate in `best` has learned nothing.
     """
 
     every_steps: int = 0
@@ -195,11 +194,7 @@ class EvaluationHook:
     keep_best: bool = False
 
     def __post_init__(self) -> None:
-        for name, least in (("every_steps", 0), ("episodes", 1), ("seed", 0), ("processes", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(
-                    f"evaluation.{name} is {getattr(self, name)}; it must be at least {least}."
-                )
+        check_numbers(self, "evaluation.")
 
 
 @dataclass(frozen=True)
@@ -225,6 +220,7 @@ class TrainingConfig:
     log_every_steps: int = 20
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         if self.policy.gates is not None and self.start_from:
             raise ValueError(
                 f"policy.gates is {self.policy.gates}; a model that is started from brings its own "
@@ -254,6 +250,27 @@ class TrainingConfig:
             return TRAINED_TO_SEE
         return TRAINED_FROM_NOTHING
 
+    def check_batches(self, model: DeerConfig, processes: int) -> None:
+        """ValueError where so many processes cannot share every batch in training such a model."""
+        new = self.start_from is None
+        gated = model.head.gate_width is not None and len(model.exit_layers) > 1
+        practised = gated and model.head.guesses_success
+        runs = {
+            "vision.batch_frames": new and self.vision.steps,
+            "language.batch_sentences": new and self.language.steps,
+            "policy.batch_windows": self.policy.steps or self.policy.head_steps,
+            "gate.batch_windows": gated and not practised and self.gate.steps,
+            "practice.batch_answers": practised and self.practice.steps,
+        }
+        for key in filter(runs.get, runs):
+            phase, name = key.split(".")
+            size = getattr(getattr(self, phase), name)
+            if size < processes:
+                raise ValueError(
+                    f"{key} is {size}; {processes} processes share a batch, so it must be at least "
+                    f"{processes}. Raise it, or start fewer."
+                )
+
     @classmethod
     def load(cls, path: str | Path, changes: Sequence[str] = ()) -> TrainingConfig:
         """Read a YAML file; `changes` are applied to it, each `KEY=VALUE` as `policy.steps=100`.
@@ -271,6 +288,8 @@ class TrainingConfig:
                     "configuration, so leave one out."
                 )
             return from_dict(cls, values)
+        except OSError as error:
+            raise ValueError(f"{path} cannot be read: {error.strerror}.") from error
         except (ValueError, yaml.YAMLError, UnicodeDecodeError) as error:
             raise ValueError(f"{path}: {error}") from error
 

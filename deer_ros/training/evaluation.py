@@ -39,11 +39,17 @@ class Evaluations:
 
     def run(self, phase: str, step: int, save: Save) -> dict[str, float]:
         """Evaluate the present model and keep it if it is the best so far."""
-        present, best = self.folder / "evaluated", self.folder / "best"
+        present = self.folder / "evaluated"
         save(present)
         figures = self._evaluate(present)
-        earlier = [line["success"] for line in read_lines(self._file)]
-        if self.hook.keep_best and figures["success"] > max(earlier, default=-1.0):
-            save(best)
-        append_line(self._file, {"phase": phase, "step": step, **figures})
+        line = {"phase": phase, "step": step, **figures}
+        if self.hook.keep_best and self._is_best(figures["success"]):
+            save(self.folder / "best")
+            line["kept"] = True
+        append_line(self._file, line)
         return figures
+
+    def _is_best(self, success: float) -> bool:
+        # As good is better: it has learned longer, and a gate changes no exit's success.
+        kept = [line["success"] for line in read_lines(self._file) if "kept" in line]
+        return not kept or not (self.folder / "best").exists() or success >= kept[-1]

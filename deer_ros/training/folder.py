@@ -49,7 +49,13 @@ def remember_run(folder: Path, source: dict[str, Any], config: TrainingConfig) -
 
 
 def _read(file: Path, otherwise: dict[str, Any]) -> dict[str, Any]:
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else otherwise
+    values = json.loads(file.read_text(encoding="utf-8")) if file.exists() else otherwise
+    if not isinstance(values, dict):
+        raise ValueError(
+            f"the run in {file.parent} was begun by an earlier version, as its {file.name} shows; "
+            "it cannot go on with this one. Name another --out."
+        )
+    return values
 
 
 def _differences(before: dict, now: dict, where: str = "") -> Iterator[tuple[str, Any, Any]]:

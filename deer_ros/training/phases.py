@@ -45,16 +45,6 @@ class PhaseRunner:
         evaluations: Evaluations,
         save: Save,
     ) -> None:
-        """Raises ValueError where a batch cannot be shared by all processes."""
-        least = min(
-            config.policy.batch_windows, config.gate.batch_windows, config.vision.batch_frames,
-            config.language.batch_sentences,
-        )
-        if least < accelerator.num_processes:
-            raise ValueError(
-                f"a batch of {least} cannot be shared by {accelerator.num_processes} processes; "
-                "raise policy.batch_windows, vision.batch_frames and the like, or start fewer."
-            )
         self.config, self.folder, self.accelerator = config, folder, accelerator
         self.report, self.evaluations, self.save = report, evaluations, save
 

@@ -74,6 +74,7 @@ class TrainingRun:
         folder.mkdir(parents=True, exist_ok=True)
         start = None if config.start_from is None else model_from(config.start_from)
         model_config = config.model if start is None else start.model.config
+        config.check_batches(model_config, self.accelerator.num_processes)
         evaluations = Evaluations(config.evaluation, model_config.exit_layers, folder, evaluate)
         self.phases = PhaseRunner(
             config, folder, self.accelerator, report, evaluations, self._save
@@ -131,6 +132,11 @@ class TrainingRun:
         """What was demonstrated and is none of `sentences`, where there are any: told as it is."""
         known = {text for kind in self.sentences for text in kind}
         return sorted(set(self.frames.instructions) - known) if known else []
+
+    def unknown_words(self) -> list[str]:
+        """Words of what was demonstrated that the model takes for one and the same."""
+        prompts = self.start.prompts
+        return sorted({w for text in self.frames.instructions for w in prompts.unknown_words(text)})
 
     def _train_vision(self) -> None:
         phase = self.config.vision
@@ -208,13 +214,12 @@ class TrainingRun:
 
     def _look(self) -> Look:
         """How batches see frames: as latents computed once, or as pictures if those may change."""
-        frames, shift_px = self.frames, self.config.policy.shift_px
-        if not any(shift_px) and not {"tower", "resampler"} & set(self.config.trained_parts):
+        frames, config = self.frames, self.config
+        sees = {"tower", "resampler"} & set(config.trained_parts)
+        if not any(config.policy.shift_px) and not sees:
             latents = self._latents()
-            return lambda numbers, cuts: latents[numbers]
-        return lambda numbers, cuts: self._pictures(
-            shifted(frames.pictures[numbers], cuts, shift_px)
-        )
+            return lambda numbers, moves: latents[numbers]
+        return lambda numbers, moves: self._pictures(shifted(frames.pictures[numbers], moves))
 
     def _latents(self) -> Tensor:
         """The frozen vision part's answer to every frame, computed once."""

@@ -11,28 +11,23 @@ from collections.abc import Sequence
 import numpy as np
 
 
-def cuts_of(
+def moves_of(
     rng: np.random.Generator, shape: tuple[int, ...], shift_px: Sequence[int]
 ) -> np.ndarray:
-    """Corners (x, y) of cut-outs, (*shape, cameras, 2) int64: 0 to twice the camera's shift."""
+    """Pixels (x, y) to move by, (*shape, cameras, 2) int64: to each side up to the camera's."""
     if not any(shift_px):
         return np.zeros((*shape, len(shift_px), 2), np.int64)
-    limits = 2 * np.array(shift_px)[:, None] + 1
-    return rng.integers(0, limits, size=(*shape, len(shift_px), 2))
+    limits = np.array(shift_px)[:, None]
+    return rng.integers(-limits, limits + 1, size=(*shape, len(shift_px), 2))
 
 
-def shifted(pictures: np.ndarray, cuts: np.ndarray, shift_px: Sequence[int]) -> np.ndarray:
-    """Pictures (N, 2, S, S, 3), each widened by `shift_px` of its camera and cut out again.
-
-    cuts: (N, 2, 2), x and y of the corner in the widened picture, whose edges are repeated.
-    """
-    if not any(shift_px):
+def shifted(pictures: np.ndarray, moves: np.ndarray) -> np.ndarray:
+    """Pictures (N, 2, S, S, 3) as from x, y pixels further on, (N, 2, 2); edges are repeated."""
+    if not moves.any():
         return pictures
-    moved = np.empty_like(pictures)
     side = pictures.shape[2]
+    moved = np.empty_like(pictures)
     for n, camera in np.ndindex(pictures.shape[:2]):
-        x, y = cuts[n, camera]
-        width = (shift_px[camera],) * 2
-        padded = np.pad(pictures[n, camera], (width, width, (0, 0)), mode="edge")
-        moved[n, camera] = padded[y : y + side, x : x + side]
+        columns, rows = (np.arange(side) + moves[n, camera][:, None]).clip(0, side - 1)
+        moved[n, camera] = pictures[n, camera].take(rows, axis=0).take(columns, axis=1)
     return moved

@@ -59,8 +59,11 @@ def new_model(
 
 
 def model_from(folder: str) -> Start:
-    """All of a model directory, in float32. Raises as `load_model`."""
+    """All of a model directory, in float32, without thresholds. Raises as `load_model`."""
     loaded = load_model(folder, dtype=torch.float32)
+    # They were solved for these weights, which are about to change.
+    config = loaded.model.config
+    loaded.model.config = config.replace(exits=replace(config.exits, thresholds=None))
     return Start(loaded.model, loaded.preprocessor, loaded.prompts, pretrained=True)
 
 

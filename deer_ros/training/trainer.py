@@ -140,9 +140,10 @@ class Phase:
         norm = accelerator.clip_grad_norm_(self.parameters, self.gradient_clip)
         # In half precision the scaler leaves out such a step by itself.
         if accelerator.scaler is None and not math.isfinite(float(norm)):
+            last = f" The last checkpoint is {self.checkpoint}." if self.checkpoint.exists() else ""
             raise ArithmeticError(
-                f"the gradient at step {self.step} is not finite; lower the learning rate. The "
-                f"last checkpoint is {self.checkpoint}."
+                f"the gradient at step {self.step} is not finite; begin anew with a lower learning "
+                f"rate and another --out.{last}"
             )
         self.optimizer.step()
         values = torch.stack([*losses.values(), total]).detach()

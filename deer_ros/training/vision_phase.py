@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from deer_ros.model.deer import DeerModel
 from deer_ros.model.preprocessing import Preprocessor
 from deer_ros.training.dataset import Frames
-from deer_ros.training.shift import cuts_of, shifted
+from deer_ros.training.shift import moves_of, shifted
 
 
 class StateRegressor(nn.Module):
@@ -67,11 +67,9 @@ class StateBatches:
         """Arguments of `StateRegressor`: `count` frames of all processes together, if so many."""
         count = min(count, len(self.chosen))
         index = np.sort(rng.choice(self.chosen, size=count, replace=False))
-        cuts = cuts_of(rng, (count,), self.shift_px)[self.rank :: self.world]
+        moves = moves_of(rng, (count,), self.shift_px)[self.rank :: self.world]
         mine = index[self.rank :: self.world]
-        pictures = self.preprocessor.normalise(
-            shifted(self.frames.pictures[mine], cuts, self.shift_px)
-        )
+        pictures = self.preprocessor.normalise(shifted(self.frames.pictures[mine], moves))
         states = torch.from_numpy(self.frames.states[mine])
         return torch.from_numpy(pictures), states, len(mine) * self.world / count
 

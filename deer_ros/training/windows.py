@@ -12,7 +12,7 @@ from torch import Tensor
 from deer_ros.training.dataset import Frames
 from deer_ros.training.instructions import Instructions
 from deer_ros.training.sampling import both_samplings
-from deer_ros.training.shift import cuts_of
+from deer_ros.training.shift import moves_of
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Batch:
 
 
 Look = Callable[[np.ndarray, np.ndarray], Tensor]
-"""Frame numbers (M,) and where to cut each picture (M, cameras, 2) -> `Batch.vision`."""
+"""Frame numbers (M,) and how each picture is moved (M, cameras, 2) -> `Batch.vision`."""
 
 
 class WindowBatches:
@@ -84,7 +84,7 @@ class WindowBatches:
         """This process's part of `count` windows, each start, or each episode, equally likely."""
         starts = rng.choice(self.starts, size=(count, 1), p=self.chance)
         samplings = both_samplings(rng, count, self.window, self.exits)
-        cuts = cuts_of(rng, (count, self.window), self.shift_px)
+        moves = moves_of(rng, (count, self.window), self.shift_px)
         said = self.instructions.draw(rng, self.episode_of[starts[:, 0]])
         frames = starts + np.arange(self.window)
         last = self.ends[self.episode_of[starts]] - 1
@@ -96,7 +96,7 @@ class WindowBatches:
             ids=self.instructions.ids[rows],
             masks=self.instructions.masks[rows],
             meant=self.instructions.meant[rows].unflatten(0, (-1, self.window)),
-            vision=self.look(flat, cuts[mine].reshape(-1, 2, 2)),
+            vision=self.look(flat, moves[mine].reshape(-1, 2, 2)),
             proprioception=None if self.sensed is None else self.sensed[flat],
             actions=self.actions[flat].unflatten(0, (-1, self.window)),
             valid=torch.from_numpy(valid[mine]),

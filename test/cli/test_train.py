@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 from episodes import Units, make_episode
-from tiny_model import tiny_config
+from tiny_model import tiny_config, write_tiny_model
 
 from deer_ros.cli.main import main
 from deer_ros.data.bags import EpisodeBagWriter
@@ -103,7 +103,7 @@ def test_what_cannot_be_trained_on_is_one_line_and_code_2(bag, config, tmp_path,
     (tmp_path / "empty").mkdir()
     for file, data, complaint in (
         (wrong, bag, "policy.stepz"),
-        (tmp_path / "none.yaml", bag, "none.yaml"),
+        (tmp_path / "none.yaml", bag, "none.yaml cannot be read: No such file"),
         (config, tmp_path / "nowhere", "nowhere"),
         (config, tmp_path / "empty", "empty"),
     ):
@@ -111,6 +111,45 @@ def test_what_cannot_be_trained_on_is_one_line_and_code_2(bag, config, tmp_path,
         said = capsys.readouterr().err.strip()
         assert complaint in said and "\n" not in said, said
     assert not (out / "model").exists()
+
+
+def test_a_run_that_cannot_be_leaves_nothing_behind(bag, config, tmp_path, capsys):
+    out = tmp_path / "run"
+    for more, complaint in (
+        (("--processes", "3"), "policy.batch_windows is 2; 3 processes share a batch"),
+        (("--set", "policy.learning_rate=-1"), "policy.learning_rate is -1.0; it must be"),
+    ):
+        assert train(config, bag, out, *more) == 2
+        said = capsys.readouterr().err.strip()
+        assert complaint in said and "\n" not in said, said
+    assert not out.exists()
+    assert train(config, bag, config) == 2
+    assert "run.yaml, which is a file; name a folder" in capsys.readouterr().err
+
+
+def test_a_run_of_an_earlier_version_is_named_as_such(bag, config, tmp_path, capsys):
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "data.json").write_text(json.dumps([str(bag)]))
+    assert train(config, bag, out) == 2
+    said = capsys.readouterr().err.strip()
+    assert "was begun by an earlier version" in said and "\n" not in said, said
+
+
+def test_words_that_a_model_does_not_know_are_named_as_it_is_trained_on(
+    bag, config, tmp_path, capsys
+):
+    start = write_tiny_model(tmp_path / "model")
+    config.write_text(yaml.safe_dump({
+        "start_from": str(start), "policy": {"steps": 1, "batch_windows": 2, "window": 4},
+    }))
+    for said, named in (
+        ("open the drawer", ""),
+        ("open the fridge", "1 of the demonstrated words, as 'fridge'"),
+    ):
+        assert train(config, bag, tmp_path / said, "--instruction", said) == 0
+        told = capsys.readouterr().err
+        assert named in told and bool(named) == ("demonstrated words" in told), told
 
 
 def test_a_run_does_not_go_on_with_other_data_or_read_otherwise(bag, config, tmp_path, capsys):

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
 import torch
 from made_up_runs import Recorder, config, made_up_episodes
 from safetensors.torch import load_file
+from tiny_model import tiny_config
 
 from deer_ros.policy import DeerPolicy
 from deer_ros.report.json_lines import append_line, read_lines
-from deer_ros.training.config import EvaluationHook
+from deer_ros.training.config import EvaluationHook, GatePhase
+from deer_ros.training.evaluation import Evaluations
 from deer_ros.training.run import TrainingRun
 
 
@@ -31,9 +34,11 @@ class Evaluator:
         DeerPolicy.from_pretrained(model, device="cpu")
         torch.rand(7), np.random.rand(7), torch.manual_seed(99)
         self.seen.append(load_file(model / "model.safetensors"))
+        return self.answer(model)
+
+    def answer(self, model) -> dict[str, float]:
         success = next(self.successes)
         return {"success": success, "success_exit_6": success}
-
 
 
 def test_losses_are_the_same_with_and_without_evaluations(tmp_path):
@@ -60,7 +65,7 @@ def test_losses_are_the_same_with_and_without_evaluations(tmp_path):
     assert not (tmp_path / "hooked" / "best").exists()
 
 
-def test_the_best_model_is_kept(tmp_path):
+def test_the_best_model_is_kept_and_of_equal_ones_the_last(tmp_path):
     evaluator = Evaluator(0.2, 0.8, 0.8, 0.1)
     run = TrainingRun(
         hooked(every_steps=2, keep_best=True), made_up_episodes(), tmp_path, Recorder(),
@@ -68,8 +73,43 @@ def test_the_best_model_is_kept(tmp_path):
     )  # fmt: skip
     last = load_file(run() / "model.safetensors")
     best = load_file(tmp_path / "best" / "model.safetensors")
-    assert all(torch.equal(best[name], evaluator.seen[1][name]) for name in best)
+    assert all(torch.equal(best[name], evaluator.seen[2][name]) for name in best)
     assert any(not torch.equal(best[name], last[name]) for name in best)
+
+
+def test_the_best_model_has_the_gate_that_was_trained_for_it(tmp_path):
+    head = dataclasses.replace(tiny_config().head, gate_width=16)
+    asked = dataclasses.replace(
+        hooked(every_steps=6, keep_best=True), model=tiny_config(head=head),
+        gate=GatePhase(steps=3, batch_windows=2, warmup_steps=1),
+    )  # fmt: skip
+    evaluator = Evaluator(0.2, 0.8, 0.8)
+    last = TrainingRun(asked, made_up_episodes(), tmp_path, Recorder(), evaluate=evaluator)()
+    best = load_file(tmp_path / "best" / "model.safetensors")
+    assert torch.equal(
+        best["head.gate.out.weight"], load_file(last / "model.safetensors")["head.gate.out.weight"]
+    )
+
+
+@pytest.mark.parametrize(("successes", "kept"), [
+    ((0.9, 0.3, 0.2, 0.5, 0.4), [1, 3]),  # the first could not be kept
+    ((0.1, 0.3, 0.3), [1, 2]),
+])
+def test_the_best_of_those_that_could_be_kept_is_kept(tmp_path, successes, kept):
+    saved: list[int] = []
+    for step, success in enumerate(successes):
+        def save(folder, step=step):
+            folder.mkdir(exist_ok=True)
+            if folder.name == "best":
+                saved.append(step)
+
+        hook = EvaluationHook(every_steps=1, keep_best=step > 0)
+        evaluate = Evaluator(success).answer
+        Evaluations(hook, (2,), tmp_path, evaluate).run("policy", step, save)
+    assert saved == kept
+    shutil.rmtree(tmp_path / "best")
+    Evaluations(hook, (2,), tmp_path, Evaluator(0.0).answer).run("policy", 9, save)
+    assert saved[-1] == step and len(saved) == len(kept) + 1
 
 
 def test_an_evaluation_that_a_kill_cut_short_is_done_again(tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import shutil
 from pathlib import Path
 
 import golden_data
@@ -10,8 +12,10 @@ import pytest
 import torch
 from made_up_runs import Recorder, made_up_episodes
 from safetensors.torch import load_file
+from tiny_model import write_tiny_model
 
 from deer_ros.checkpoint import convert_official, load_model
+from deer_ros.model.config import DeerConfig
 from deer_ros.observation import Observation
 from deer_ros.policy import DeerPolicy
 from deer_ros.training.config import PolicyPhase, TrainingConfig
@@ -82,6 +86,27 @@ def test_the_saved_directory_keeps_all_that_goes_with_the_weights_and_runs(offic
     episode = made_up_episodes(1)[0]
     step = policy.step(Observation(episode.static[0], episode.gripper[0]), WORDS[0])
     assert np.isfinite(step.action).all()
+
+
+def test_thresholds_that_were_solved_for_other_weights_are_left_behind(official, tmp_path):
+    solved = tmp_path / "solved"
+    shutil.copytree(official, solved)
+    config = DeerConfig.load(solved / "config.json")
+    thresholds = (0.1,) * len(config.exit_layers)
+    exits = dataclasses.replace(config.exits, thresholds=thresholds)
+    config.replace(exits=exits).save(solved / "config.json")
+    after = DeerConfig.load(fine_tuned(solved, tmp_path / "run") / "config.json")
+    assert after == config.replace(exits=dataclasses.replace(exits, thresholds=None))
+
+
+def test_words_that_the_model_takes_for_the_same_are_named(tmp_path):
+    start = write_tiny_model(tmp_path / "model")
+    said = ("open the Fridge", "open the drawer")
+    run = TrainingRun(
+        TrainingConfig(start_from=str(start)), made_up_episodes(4, instructions=said),
+        tmp_path / "run", Recorder(),
+    )  # fmt: skip
+    assert run.unknown_words() == ["Fridge"]
 
 
 def test_auxiliary_heads_start_as_copies_of_the_shared_one(official):

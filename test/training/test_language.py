@@ -170,7 +170,7 @@ def test_layers_look_from_the_first_step_on_unless_that_would_cost_them_words(
 def test_a_model_that_is_started_from_brings_its_own_gates():
     with pytest.raises(ValueError, match="policy.gates is 0.5; a model that is started from"):
         TrainingConfig(start_from="model", policy=PolicyPhase(gates=0.5))
-    with pytest.raises(ValueError, match="policy.gates is -1; it must be a number from 0"):
+    with pytest.raises(ValueError, match="policy.gates is -1; it must be a finite number from 0"):
         PolicyPhase(gates=-1)
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 import torch
 from made_up_runs import Recorder, config, made_up_episodes
+from tiny_model import tiny_config
 
 from deer_ros.data.episode import Episode
 from deer_ros.observation import Observation
 from deer_ros.policy import DeerPolicy
 from deer_ros.training.config import TrainingConfig
+from deer_ros.training.policy_phase import MultiExitTraining
 from deer_ros.training.run import TrainingRun
 
 
@@ -88,6 +91,28 @@ def test_what_follows_the_end_of_a_short_episode_is_not_learned(tmp_path):
     batch = short._batches(short._look(), short.training).draw(np.random.default_rng(0), 16)
     assert batch.valid.shape == (16, 4)
     assert batch.valid.sum(dim=1).tolist() == [3] * 16
+
+
+def test_every_parameter_that_learns_is_used_as_several_processes_need_it(tmp_path):
+    head = dataclasses.replace(tiny_config().head, layer_projections=True)
+    setting = dataclasses.replace(config(), model=tiny_config(head=head))
+    run = TrainingRun(setting, made_up_episodes(), tmp_path, Recorder())
+    training = MultiExitTraining(run.model, setting.policy)
+    learned, _ = run._windows(run._look(), 2)
+    sum(training(*learned(np.random.default_rng(0))).values()).backward()
+    groups = training.groups(setting.trained_parts)
+    assert all(p.grad is not None for group in groups for p in group["params"])
+
+
+def test_a_run_that_diverges_says_what_can_be_done_and_names_no_file_that_is_not_there(tmp_path):
+    run = TrainingRun(
+        config(vision_steps=0, learning_rate=1e30, head_learning_rate=1e30, warmup_steps=0),
+        made_up_episodes(), tmp_path, Recorder(),
+    )  # fmt: skip
+    with pytest.raises(ArithmeticError, match="lower learning rate and another --out") as caught:
+        run()
+    file = tmp_path / "policy.pt"
+    assert (str(file) in str(caught.value)) == file.exists()
 
 
 def test_an_episode_without_actions_is_named(tmp_path):
