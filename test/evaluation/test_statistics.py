@@ -125,6 +125,17 @@ def test_the_paired_interval_covers_the_truth_as_often_as_it_says(both):
     assert 0.91 <= np.mean(inside) <= 0.985
 
 
+@pytest.mark.parametrize("count", [2, 3, 20])
+def test_the_paired_interval_is_as_wide_as_the_means_vary_however_few_a_task_has(count):
+    """Of 60 tasks: 1.96 standard errors to each side."""
+    rng = np.random.default_rng(6)
+    ours, theirs = (list(rng.random((60, count)) < chance) for chance in (0.7, 0.5))
+    differences = np.subtract(ours, theirs, dtype=float)
+    error = math.sqrt(np.mean(differences.var(axis=1, ddof=1)) / count / 60)
+    found = paired_difference(ours, theirs)
+    assert found.high - found.low == pytest.approx(2 * 1.96 * error, rel=0.05)
+
+
 def test_pairs_tell_more_than_two_unpaired_samples():
     rng = np.random.default_rng(2)
     base = rng.random(400) < 0.7
