@@ -33,7 +33,6 @@ from deer_ros.budget.solver import NEVER
 from deer_ros.calibration.features import Features, gather_features
 from deer_ros.calibration.rollout import Rollout, roll_out
 from deer_ros.checkpoint.fingerprint import weights_fingerprint
-from deer_ros.cli.evaluate import success_table
 from deer_ros.data.readers import read_all_episodes
 from deer_ros.evaluation import rollouts
 from deer_ros.evaluation.comparison import by_setting, summarise
@@ -43,7 +42,7 @@ from deer_ros.evaluation.processes import run_jobs
 from deer_ros.evaluation.results import ResultsFile
 from deer_ros.model.config import LEARNED
 from deer_ros.report.progress import track
-from deer_ros.report.tables import console
+from deer_ros.report.tables import console, success_table
 
 ACTION, FEATURE, TIME, GATE, CHANCE = "action", "feature", "time", "gate", "chance"
 

@@ -30,11 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the comparisons; 0 when there are any."""
-    from deer_ros.cli.evaluate import success_table
+    """Print what each setting did, and the comparisons, if there is more than one; 0 when done."""
     from deer_ros.evaluation.comparison import compare, summarise
     from deer_ros.evaluation.results import read_results
-    from deer_ros.report.tables import console
+    from deer_ros.report.tables import console, success_table
 
     results = read_results(arguments.results)
     other_file = arguments.against_file or arguments.results
@@ -42,12 +41,12 @@ def run(arguments: argparse.Namespace) -> int:
     _check_alike(results, other)
     ours, theirs = (_outcomes(file, r) for file, r in
                     ((arguments.results, results), (other_file, other)))
-    against = arguments.against or _deepest(other, other_file)
-    _check_named([against], theirs, other_file)
-    named = arguments.settings or [s for s in ours if arguments.against_file or s != against]
-    _check_named(named, ours, arguments.results)
-    if not named:
-        raise ValueError(f"{arguments.results} has no setting but {against!r}.")
+    against, named = None, []
+    if arguments.against or arguments.settings or arguments.against_file or len(ours) > 1:
+        against = arguments.against or _deepest(other, other_file)
+        _check_named([against], theirs, other_file)
+        named = arguments.settings or [s for s in ours if arguments.against_file or s != against]
+        _check_named(named, ours, arguments.results)
     layers = {
         name: definition.get("exit_layer") for name, definition in results.definitions.items()
     }
@@ -65,7 +64,8 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps({key: [asdict(fact) for fact in v] for key, v in facts.items()}))
         return 0
     console().print(success_table(summaries))
-    console().print(_table(comparisons, against))
+    if comparisons:
+        console().print(_table(comparisons, against))
     return 0
 
 
@@ -91,12 +91,13 @@ def _deepest(results: Results, file: Path) -> str:
 
 
 def _check_alike(ours: Results, theirs: Results) -> None:
-    """Episodes are pairs only where all but the model is the same."""
+    """Episodes are pairs only where all but the model is the same, as far as the files know."""
     for key in ("environment", "max_steps"):
-        if ours.about.get(key) != theirs.about.get(key):
+        first, second = (results.about.get(key) for results in (ours, theirs))
+        if None not in (first, second) and first != second:
             raise ValueError(
-                f"the files are of different evaluations: {key} is {ours.about.get(key)!r} in one, "
-                f"{theirs.about.get(key)!r} in the other."
+                f"the files are of different evaluations: {key} is {first!r} in one, {second!r} in "
+                "the other."
             )
 
 

@@ -5,18 +5,30 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from deer_ros.report.tables import calvin_table, console, success_table
+
 if TYPE_CHECKING:
-    from deer_ros.evaluation.calvin import Score
     from deer_ros.evaluation.comparison import Summary
     from deer_ros.evaluation.episode import Setting
     from deer_ros.evaluation.results import ResultsFile
     from deer_ros.evaluation.rollouts import Job, World
+    from deer_ros.model.config import DeerConfig
 
 HELP = "closed-loop rollouts in a simulator: success against cost"
+DEFAULTS: dict[tuple[str, ...], dict[str, Any]] = {
+    ("metaworld", "libero"): {
+        "tasks": "", "episodes": 20, "seed": 0, "max_steps": None, "swap_words": False,
+        "plot": None,
+    },
+    ("libero",): {"suite": "libero_spatial"},
+    ("calvin",): {"dataset": None, "chains": 1000},
+}  # fmt: skip
+"""Flags that are not for every --env, by those that they are for."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,55 +59,87 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, metavar="FILE",
                         help="keep every episode there, one JSON object a line; a run that was "
                         "killed goes on where it was (see also `deer compare`)")
-    parser.add_argument("--plot", type=Path, metavar="FILE",
-                        help="draw success against GFLOPs: .png, .svg or .pdf")
-    parser.add_argument("--json", action="store_true", help="print every episode as JSON")
+    parser.add_argument("--json", action="store_true",
+                        help="print every episode as JSON (for summaries with intervals see --out "
+                        "and `deer compare --json`)")
+    parser.add_argument("--device", help="auto, cpu, cuda, cuda:N (default: cpu for metaworld, "
+                        "whose models are small, else auto)")
+    parser.add_argument("--dtype", default="auto",
+                        help="auto (as stored, the default), float32, bfloat16, float16")
     tasks = parser.add_argument_group("--env metaworld and libero")
     tasks.add_argument("--tasks", help="comma-separated (default: those of the demonstrations, or "
                        "all of the suite)")
-    tasks.add_argument("--episodes", type=int, default=20, help="per task and setting")
-    tasks.add_argument("--seed", type=int, default=0,
-                       help="first evaluation seed, counted from where evaluation seeds start")
-    tasks.add_argument("--swap-words", action="store_true",
+    tasks.add_argument("--episodes", type=int, help="per task and setting (default: 20)")
+    tasks.add_argument("--seed", type=int, help="first evaluation seed, counted from where "
+                       "evaluation seeds start (default: 0)")
+    tasks.add_argument("--swap-words", action="store_true", default=None,
                        help="in the scene of each task say the words of another one that it could "
                        "serve as well, and judge by that one")
     tasks.add_argument("--max-steps", type=int,
                        help="control periods of an episode (default: the model's, or the suite's)")
-    tasks.add_argument("--suite", default="libero_spatial",
-                       help="of LIBERO (default: libero_spatial)")
+    tasks.add_argument("--plot", type=Path, metavar="FILE",
+                       help="draw success against GFLOPs: .png, .svg or .pdf")
+    tasks.add_argument("--suite", help="of LIBERO (default: libero_spatial)")
     calvin = parser.add_argument_group("--env calvin")
     calvin.add_argument("--dataset", help="folder of a CALVIN dataset, such as task_D_D")
-    calvin.add_argument("--chains", type=int, default=1000,
+    calvin.add_argument("--chains", type=int,
                         help="chains of the benchmark's list of that length (default: 1000; the "
                         "DeeR paper's figures are of 224)")
-    calvin.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N")
-    calvin.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the episodes and print a table; 0 when all were run."""
+    from deer_ros.checkpoint.directory import read_config
+    from deer_ros.inputs import find_device, find_dtype
+    from deer_ros.resources import find_model
+
+    _fill_in(arguments)
     if arguments.processes < 1:
         raise ValueError(f"--processes is {arguments.processes}; it must be at least 1.")
-    return (_run_calvin if arguments.env == "calvin" else _run_tasks)(arguments)
+    find_dtype(arguments.dtype)
+    find_device(arguments.device or "auto")
+    folder = find_model(arguments.model)
+    run_them = _run_calvin if arguments.env == "calvin" else _run_tasks
+    return run_them(arguments, folder, read_config(folder))
 
 
-def _run_tasks(arguments: argparse.Namespace) -> int:
+def _fill_in(arguments: argparse.Namespace) -> None:
+    """Put defaults in for what was not given; ValueError for what was and is for another --env."""
+    for environments, defaults in DEFAULTS.items():
+        for name, default in defaults.items():
+            if getattr(arguments, name) is None:
+                setattr(arguments, name, default)
+            elif arguments.env not in environments:
+                raise ValueError(
+                    f"--{name.replace('_', '-')} is for --env {' and '.join(environments)}; this "
+                    f"is --env {arguments.env}. Leave it out, or name that --env."
+                )
+
+
+def _run_tasks(arguments: argparse.Namespace, folder: Path, config: DeerConfig) -> int:
     from deer_ros.evaluation import rollouts
     from deer_ros.evaluation.comparison import by_setting, summarise
-    from deer_ros.report.tables import console
+    from deer_ros.evaluation.settings import check_budgets
 
     if arguments.plot is not None:
         from deer_ros.report.success_curve import check_format
 
         check_format(arguments.plot)
     world = _world(arguments)
-    settings = _settings(arguments)
+    settings = _settings(arguments, config)
     jobs = _jobs(arguments, world, settings)
-    file = _results_file(arguments, settings, environment=world.name, max_steps=world.max_steps)
-    found = _run_all(
-        rollouts.start, (arguments.model, world.open, world.max_steps), jobs, arguments.processes,
-        "episodes", file, lambda job: job.key, rollouts.Rollout.from_json,
-    )
+    check_budgets(settings, folder, config, {job.said: world.words[job.said] for job in jobs})
+    max_steps = world.max_steps or config.max_episode_steps
+    start = (
+        str(folder), world.open, max_steps, arguments.device or world.device, arguments.dtype,
+        world.threads,
+    )  # fmt: skip
+    about = {"environment": world.name, "max_steps": max_steps}
+    with _results_file(arguments, folder, config, settings, about) as file:
+        found = _run_all(
+            rollouts.start, start, jobs, arguments.processes, "episodes", file,
+            rollouts.Rollout.from_json,
+        )
     exits = {setting.name: setting.exit_layer for setting in settings}
     summaries = [
         summarise(name, list(episodes.values()), exits[name])
@@ -144,27 +188,27 @@ def _jobs(arguments: argparse.Namespace, world: World, settings: list[Setting]) 
     ]  # fmt: skip
 
 
-def _run_calvin(arguments: argparse.Namespace) -> int:
+def _run_calvin(arguments: argparse.Namespace, folder: Path, config: DeerConfig) -> int:
     from deer_ros.evaluation import calvin
     from deer_ros.evaluation.calvin_chains import chains
-    from deer_ros.report.tables import console
+    from deer_ros.evaluation.settings import check_budgets
 
     if arguments.dataset is None:
         raise ValueError("--env calvin needs --dataset, the folder of a CALVIN dataset.")
     if arguments.chains < 1:
         raise ValueError(f"--chains is {arguments.chains}; it must be at least 1.")
-    if arguments.plot is not None or arguments.swap_words:
-        raise ValueError("--plot and --swap-words are not for --env calvin.")
     calvin.check_installation(arguments.dataset)
-    settings = _settings(arguments)
+    settings = _settings(arguments, config)
+    check_budgets(settings, folder, config, calvin.words())
     numbered = list(enumerate(chains(arguments.chains)))
-    jobs = [(setting, number, chain) for setting in settings for number, chain in numbered]
-    start = (arguments.model, arguments.device, arguments.dtype, arguments.dataset)
-    file = _results_file(arguments, settings, environment="calvin", chains=arguments.chains)
-    results = _run_all(
-        calvin.start, start, jobs, arguments.processes, "chains", file,
-        lambda job: (job[0].name, job[1]), calvin.ChainResult.from_json,
-    )
+    jobs = [calvin.Job(s, number, chain) for s in settings for number, chain in numbered]
+    start = (str(folder), arguments.device or "auto", arguments.dtype, arguments.dataset)
+    about = {"environment": "calvin", "chains": arguments.chains}
+    with _results_file(arguments, folder, config, settings, about) as file:
+        results = _run_all(
+            calvin.start, start, jobs, arguments.processes, "chains", file,
+            calvin.ChainResult.from_json,
+        )
     scores = [
         calvin.score(s.name, [r for r in results if r.setting == s.name]) for s in settings
     ]
@@ -172,13 +216,13 @@ def _run_calvin(arguments: argparse.Namespace) -> int:
         print(json.dumps({"scores": [asdict(s) for s in scores],
                           "chains": [asdict(r) for r in results]}))
     else:
-        console().print(_calvin_table(scores))
+        console().print(calvin_table(scores))
     return 0
 
 
 def _run_all(
     start: Callable, start_arguments: tuple, jobs: Sequence[Any], processes: int, what: str,
-    file: ResultsFile | None, key: Callable[[Any], tuple], from_json: Callable[[dict], Any],
+    file: ResultsFile | None, from_json: Callable[[dict], Any],
 ) -> list[Any]:
     """The jobs' results in the jobs' order; those that the file has are taken from there."""
     from rich.console import Console
@@ -191,7 +235,7 @@ def _run_all(
     except (TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{file.file} has an episode that is none: {error}.") from error
     found = {result.key: result for result in kept}
-    left = [job for job in jobs if key(job) not in found]
+    left = [job for job in jobs if job.key not in found]
     console = Console(stderr=True)
     results = run_jobs(start, start_arguments, left, processes)
     for result in track(
@@ -200,49 +244,40 @@ def _run_all(
         found[result.key] = result
         if file is not None:
             file.add(asdict(result))
-    return [found[key(job)] for job in jobs]
+    return [found[job.key] for job in jobs]
 
 
+@contextmanager
 def _results_file(
-    arguments: argparse.Namespace, settings: list[Setting], **about: Any
-) -> ResultsFile | None:
-    """The file of --out, if asked for, that knows the settings."""
-    import hashlib
-
-    from deer_ros.budget.cadence import Cadence
-    from deer_ros.checkpoint.directory import CALIBRATION, read_config
+    arguments: argparse.Namespace, folder: Path, config: DeerConfig, settings: list[Setting],
+    about: dict[str, Any],
+) -> Iterator[ResultsFile | None]:
+    """The file of --out, if asked for, that knows the settings; nobody else writes into it."""
     from deer_ros.checkpoint.fingerprint import weights_fingerprint
     from deer_ros.evaluation.results import ResultsFile
-    from deer_ros.resources import find_model
+    from deer_ros.evaluation.settings import definitions
+    from deer_ros.report.locks import locked_file
 
     if arguments.out is None:
-        return None
-    folder = find_model(arguments.model)
-    file = ResultsFile(arguments.out, {**about, "weights": weights_fingerprint(folder)})
-    calibration = Path(folder) / CALIBRATION
-    cadence = Cadence.of(read_config(folder))
-    for setting in settings:
-        definition = setting.definition
-        if setting.exit_layer is None and cadence.steps_per_decision > 1:
-            definition |= cadence.arguments
-        if setting.budget is not None and calibration.is_file():
-            # Its thresholds are solved from that.
-            definition["calibration"] = hashlib.sha256(calibration.read_bytes()).hexdigest()
-        file.define(setting.name, definition)
-    return file
+        yield None
+        return
+    if arguments.dtype != "auto":
+        about = {**about, "dtype": arguments.dtype}
+    with locked_file(arguments.out, f"evaluates into {arguments.out}"):
+        file = ResultsFile(arguments.out, {**about, "weights": weights_fingerprint(folder)})
+        for name, definition in definitions(settings, folder, config).items():
+            file.define(name, definition)
+        yield file
 
 
-def _settings(arguments: argparse.Namespace) -> list[Setting]:
+def _settings(arguments: argparse.Namespace, config: DeerConfig) -> list[Setting]:
     """The settings that the arguments ask for.
 
     The model's own thresholds and full depth are added: in CALVIN, where a setting takes hours, one
     of them and only where nothing was asked for.
     """
-    from deer_ros.checkpoint.directory import read_config
     from deer_ros.evaluation import settings
-    from deer_ros.resources import find_model
 
-    config = read_config(find_model(arguments.model))
     own, full = settings.own_thresholds(config), settings.full_depth(config)
     asked = [
         *settings.presets(config, arguments.preset),
@@ -272,59 +307,3 @@ def _plot(file: Path, summaries: list[Summary], world: World) -> None:
         "a setting, 95 % intervals"
     )
     write_success_curve(file, points, title)
-
-
-def success_table(summaries: Sequence[Summary]):
-    """Success per task and over all, and what a step costs; a column per setting."""
-    from deer_ros.report.tables import table
-
-    rates = [{success.task: success.rate for success in s.tasks} for s in summaries]
-    # An evaluation that was stopped has tasks that not every setting has begun.
-    rows = [
-        [task, *(interval(of[task]) if task in of else "" for of in rates)]
-        for task in dict.fromkeys(task for of in rates for task in of)
-    ]
-    rows.append(["mean over tasks", *(interval(s.success) for s in summaries)])
-    rows.append(["episodes", *(str(s.episodes) for s in summaries)])
-    # The bundled model is small: mega where a published model takes giga.
-    small = max(s.mean_step_gflops for s in summaries) < 1
-    rows += _cost_rows(
-        "M" if small else "G", 1e3 if small else 1.0,
-        lambda figure: [getattr(s, figure) for s in summaries],
-    )
-    return table("closed loop: success in %, with Wilson's 95 % interval; costs are means over "
-                 "all steps", ("task", *(s.setting for s in summaries)), rows)
-
-
-def interval(found: Any) -> str:
-    """A share and its interval in per cent."""
-    return f"{100 * found.estimate:.1f} [{100 * found.low:.0f}, {100 * found.high:.0f}]"
-
-
-def _calvin_table(scores: list[Score]):
-    from deer_ros.report.tables import table
-
-    rows = [
-        ["chains", *(str(s.chains) for s in scores)],
-        ["average length", *(f"{s.average_length:.2f}" for s in scores)],
-        *(
-            [f"{n + 1} in a row, %", *(f"{100 * s.in_a_row[n]:.1f}" for s in scores)]
-            for n in range(len(scores[0].in_a_row))
-        ),
-        *_cost_rows("G", 1.0, lambda figure: [getattr(s, figure) for s in scores]),
-    ]
-    return table("CALVIN, long horizon: means are over all steps",
-                 ("", *(s.setting for s in scores)), rows)
-
-
-def _cost_rows(
-    prefix: str, per_giga: float, means: Callable[[str], list[float]]
-) -> Iterator[list[str]]:
-    """Rows of what a step cost; means(figure) gives one number per setting."""
-    for label, figure, scale, digits in (
-        ("mean exit layer", "mean_exit_layer", 1.0, 2),
-        (f"LLM {prefix}FLOPs per step", "mean_llm_gflops", per_giga, 1),
-        (f"whole-step {prefix}FLOPs", "mean_step_gflops", per_giga, 1),
-        ("ms per step", "mean_step_ms", 1.0, 1),
-    ):
-        yield [label, *(f"{scale * mean:.{digits}f}" for mean in means(figure))]

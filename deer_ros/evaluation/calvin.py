@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import yaml
@@ -44,6 +44,19 @@ class ChainEnvironment(Environment, Protocol):
         """Leave everything as it is and ask for a task: `instruction` and `success` are its own."""
 
 
+class Job(NamedTuple):
+    """A numbered chain to be run in a setting."""
+
+    setting: Setting
+    number: int
+    chain: Chain
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """What a chain of an evaluation is known by."""
+        return self.setting.name, self.number
+
+
 @dataclass(frozen=True)
 class ChainResult:
     """A chain that was run, with an episode per task up to the first that failed."""
@@ -60,7 +73,7 @@ class ChainResult:
 
     @property
     def key(self) -> tuple[str, int]:
-        """What a chain of an evaluation is known by."""
+        """As `Job.key`."""
         return self.setting, self.chain
 
     @classmethod
@@ -123,12 +136,12 @@ def score(setting: str, results: Sequence[ChainResult]) -> Score:
 
 def start(
     model: str | None, device: str, dtype: str, dataset: str
-) -> Callable[[tuple[Setting, int, Chain]], ChainResult]:
-    """Load a policy and the simulator; what runs a setting on a numbered chain."""
+) -> Callable[[Job], ChainResult]:
+    """Load a policy and the simulator; what runs a job."""
     environment = CalvinEnvironment(dataset)
     policy = DeerPolicy.from_pretrained(model, device, dtype)
 
-    def run(job: tuple[Setting, int, Chain]) -> ChainResult:
+    def run(job: Job) -> ChainResult:
         setting, number, chain = job
         episodes = run_chain(policy, environment, setting.apply(policy), chain)
         return ChainResult(setting.name, number, chain.tasks, episodes)
@@ -169,7 +182,7 @@ class CalvinEnvironment:
             Path(dataset) / "validation", obs_space=cameras, show_gui=False
         )
         self._tasks = import_module("calvin_env.envs.tasks").Tasks(_read(TASKS)["tasks"])
-        self._annotations = _read(ANNOTATIONS)
+        self._words = words()
         self._state_of = import_module(
             "calvin_agent.evaluation.utils"
         ).get_env_state_for_initial_condition
@@ -188,7 +201,7 @@ class CalvinEnvironment:
         """Ask for a task: done is what has changed as it says since now."""
         self._task = task
         self._before = self._env.get_info()
-        self.instruction = self._annotations[task][0].split("\n")[0]
+        (self.instruction,) = self._words[task]
         self.success = False
 
     def observation(self) -> Observation:
@@ -201,6 +214,11 @@ class CalvinEnvironment:
         self._pictures = state["rgb_obs"]
         done = self._tasks.get_task_info_for_set(self._before, now, {self._task})
         self.success = self.success or bool(done)
+
+
+def words() -> dict[str, tuple[str, ...]]:
+    """By task, what is said for it: the first line of its first annotation."""
+    return {task: (said[0].split("\n")[0],) for task, said in _read(ANNOTATIONS).items()}
 
 
 def _configuration() -> Path:

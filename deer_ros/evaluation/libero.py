@@ -59,7 +59,10 @@ def world(suite: str, tasks: Sequence[str] = (), max_steps: int | None = None) -
         if task not in known:
             raise ValueError(f"{suite} has no task {task!r}; it has {', '.join(known)}.")
     longest = MAX_STEPS[suite] if max_steps is None else max_steps
-    return World(suite, partial(Libero, suite), tuple(tasks or known), max_steps=longest)
+    words = {name: (entry.language,) for name, entry in known.items()}
+    return World(
+        suite, partial(Libero, suite), tuple(tasks or known), max_steps=longest, words=words
+    )
 
 
 class Libero:

@@ -57,7 +57,12 @@ def world(tasks: Sequence[str] = (), max_steps: int | None = None) -> World:
     """These tasks, or those of the benchmark. ValueError for one that there is not."""
     named = tuple(find_task(task).name for task in tasks or DEMONSTRATION_TASKS)
     others = {name: TASKS[name].other for name in named if TASKS[name].other}
-    return World("metaworld", MetaWorld, named, EVALUATION_SEED_START, others, max_steps)
+    words = {name: tuple(r.instruction for r in task.requests) for name, task in TASKS.items()}
+    return World(
+        "metaworld", MetaWorld, named, EVALUATION_SEED_START, others, max_steps, words,
+        # Models of this robot are small, and those are fastest on one thread.
+        device="cpu", threads=1,
+    )  # fmt: skip
 
 
 def success_by_exit(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -50,9 +52,16 @@ _worker: dict[str, Callable[[Any], Any]] = {}
 
 
 def _start(start: Callable[..., Callable[[Any], Any]], arguments: tuple[Any, ...]) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     # One thread per process: more would wait for each other.
     torch.set_num_threads(1)
     _worker["run"] = start(*arguments)
+
+
+def _end_with_parent() -> None:
+    """Where whoever asks for jobs was killed, nobody tells this process to end."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def _run(job: Any) -> Any:

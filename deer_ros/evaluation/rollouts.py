@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Protocol
 
@@ -31,6 +31,8 @@ class World:
     open: starts the simulator, in whatever process. first_seed: of evaluation, so that no scene of
     training is among them. others: by task, the one whose words may be said in its scene instead.
     max_steps: control periods of an episode; None: as many as the model's configuration says.
+    words: by task, all that may be said for it. device, threads: where policies run for this world
+    unless somebody says otherwise; threads None: as many as torch takes.
     """
 
     name: str
@@ -39,6 +41,9 @@ class World:
     first_seed: int = 0
     others: dict[str, str] = field(default_factory=dict)
     max_steps: int | None = None
+    words: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    device: str = "auto"
+    threads: int | None = None
 
 
 @dataclass(frozen=True)
@@ -77,18 +82,25 @@ class Rollout(Episode):
 
 
 def start(
-    model: str | None, open_environment: Open, max_steps: int | None = None
+    model: str | None, open_environment: Open, max_steps: int | None = None, device: str = "cpu",
+    dtype: str = "auto", threads: int | None = 1,
 ) -> Callable[[Job], Rollout]:
-    """Load a policy and a simulator; what runs a job. max_steps: None takes the model's own."""
-    # Small models are fastest on one thread.
-    torch.set_num_threads(1)
-    policy = DeerPolicy.from_pretrained(model, device="cpu")
+    """Load a policy and a simulator; what runs a job.
+
+    max_steps: None takes the model's own. device, dtype: as `DeerPolicy.from_pretrained`. threads:
+    torch's, in this process; None leaves them as they are.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
+    policy = DeerPolicy.from_pretrained(model, device, dtype)
     environment = open_environment(policy.config)
     longest = policy.config.max_episode_steps if max_steps is None else max_steps
 
     def run(job: Job) -> Rollout:
-        exit_layer = job.setting.apply(policy)
         environment.reset(job.task, job.seed, job.said)
+        # A budget is solved for what is said now, not for what was said last.
+        policy.expect(environment.instruction)
+        exit_layer = job.setting.apply(policy)
         episode = run_episode(policy, environment, exit_layer, longest)
         return Rollout(
             **asdict(episode), setting=job.setting.name, task=job.task, seed=job.seed,

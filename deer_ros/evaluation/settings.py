@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
-from deer_ros.budget.budget import Budget
+from deer_ros.budget.budget import Budget, BudgetError
+from deer_ros.budget.cadence import Cadence
 from deer_ros.budget.presets import find_preset
+from deer_ros.checkpoint.directory import CALIBRATION
+from deer_ros.checkpoint.fingerprint import find_calibration
 from deer_ros.evaluation.episode import Setting
 from deer_ros.exit_rule import ExitRule
 from deer_ros.model.config import DeerConfig
+from deer_ros.model.prompt import PromptEncoder
+from deer_ros.pacing import Facts
+from deer_ros.policy import BY_CALIBRATION
 
 FULL_DEPTH = "full depth"
 OWN_THRESHOLDS = "own thresholds"
@@ -86,6 +95,58 @@ def check_names(settings: Sequence[Setting]) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(f"the setting {twice[0]!r} was asked for twice.")
+
+
+def definitions(
+    settings: Sequence[Setting], folder: Path, config: DeerConfig
+) -> dict[str, dict[str, Any]]:
+    """By setting's name, all that decides how deep it goes, JSON-ready: what makes it the same."""
+    file = folder / CALIBRATION
+    calibration = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else None
+    cadence = Cadence.of(config)
+    found = {}
+    for setting in settings:
+        found[setting.name] = definition = setting.definition
+        if setting.exit_layer is None:
+            definition["metric"] = config.metric
+            if cadence.steps_per_decision > 1:
+                definition |= cadence.arguments
+        if setting.budget is not None and calibration is not None:
+            # Its thresholds are solved from that.
+            definition["calibration"] = calibration
+    return found
+
+
+def check_budgets(
+    settings: Iterable[Setting], folder: Path, config: DeerConfig,
+    words: Mapping[str, Sequence[str]],
+) -> None:
+    """BudgetError that names the task where what is said for it costs more than a budget permits.
+
+    words: by task. Tells of budgets in GFLOPs, which a longer prompt may break; time and memory are
+    for the machine to say.
+    """
+    asked = {setting.name: setting.budget for setting in settings if setting.budget is not None}
+    if not asked:
+        return
+    prompts = PromptEncoder.load(folder, config.prompt)
+    tokens, task = max(
+        (len(prompts.encode(text)), task) for task, texts in words.items() for text in texts
+    )
+    for name, budget in asked.items():
+        counted = budget.replace(memory_mib=None, latency_ms=None, average_ms=None)
+        needed = counted.limits.keys() & BY_CALIBRATION
+        facts = Facts(
+            config, "float32", config.exit_layers[-1], tokens=tokens,
+            calibration=find_calibration(folder) if needed else None,
+        )
+        try:
+            facts.solve(counted)
+        except BudgetError as error:
+            raise BudgetError(
+                f"{name!r} cannot be kept in the task {task}, whose prompt has {tokens} tokens: "
+                f"{error}"
+            ) from error
 
 
 def _budget(text: str) -> Budget:

@@ -1,4 +1,4 @@
-"""Folders that one process at a time writes into."""
+"""Folders and files that one process at a time writes into."""
 
 from __future__ import annotations
 
@@ -17,12 +17,19 @@ def locked(folder: Path, doing: str) -> Iterator[None]:
     doing: in words, as "trains". The lock is the kernel's: whatever way a process ends, it is gone
     with it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open("w") as file:
+    with locked_file(folder / LOCK, f"{doing} in {folder}"):
+        yield
+
+
+@contextmanager
+def locked_file(file: Path, doing: str) -> Iterator[None]:
+    """As `locked`, of a file, which is made where there is none. doing: as "trains in FOLDER"."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("ab") as held:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise ValueError(
-                f"another process {doing} in {folder}; wait for it, end it, or name another --out."
+                f"another process {doing}; wait for it, end it, or name another --out."
             ) from error
         yield

@@ -60,12 +60,12 @@ def _panel(axes: Axes, points: Sequence[Point], costs: Sequence[float]) -> None:
     pairs = sorted(zip(costs, points), key=lambda pair: pair[0])
     fixed = [(cost, point) for cost, point in pairs if point.fixed]
     if fixed:
-        _draw(axes, fixed, FIXED, "o-", "fixed exits")
-    for (cost, point), number in zip(fixed, range(len(fixed))):
-        # Beside the bars of the intervals, alternately above and below, as neighbours lie close.
+        _draw(axes, fixed, FIXED, "o-", "fixed exits, by layer")
+    for cost, point in fixed:
+        # Beside the bars of the intervals, and no more than the layer, as neighbours lie close.
         axes.annotate(
-            point.name, (cost, 100 * point.success), fontsize=7, color=FIXED,
-            xytext=(4, 5 if number % 2 else -10), textcoords="offset points",
+            point.name.removeprefix("exit "), (cost, 100 * point.success), fontsize=7, color=FIXED,
+            xytext=(2, -9), textcoords="offset points",
         )
     others = [(cost, point) for cost, point in pairs if not point.fixed]
     for number, pair in enumerate(others):

@@ -1,4 +1,4 @@
-"""`deer evaluate` on the simulated robot, and `deer compare`; CALVIN is in test/evaluation."""
+"""`deer evaluate` on the simulated robot; CALVIN and LIBERO are in test/evaluation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ import pytest
 from calibrated_model import write_calibrated_model
 from tiny_model import write_tiny_model
 
+from deer_ros import DeerPolicy
+from deer_ros.budget.cost import CostModel
+from deer_ros.checkpoint import load_model
 from deer_ros.cli.main import main
+from deer_ros.model.config import DeerConfig
+from deer_ros.report.locks import locked_file
 
 pytest.importorskip("deer_ros.sim.robot")
 
@@ -61,8 +66,10 @@ def test_every_setting_runs_every_task_and_seed(folder, capsys):
     assert depths["exit 2"] == 2 and depths["full depth"] == 6
     assert main(asked) == 0
     table = capsys.readouterr().out
-    for text in ("LLM MFLOPs per step", "whole-step MFLOPs", "0.0 [0, 66]", "mean over tasks"):
-        assert text in table
+    rows = {name.strip(): rest.split() for name, _, rest in
+            (line.partition("0.0 [0, 66]") for line in table.splitlines()) if rest.strip()}
+    assert list(rows) == ["own thresholds", "exit 2", "full depth", TASK]
+    assert rows["exit 2"][:2] == ["2", "2.00"]
 
 
 def test_a_budget_is_a_setting(folder, capsys):
@@ -94,6 +101,33 @@ def test_a_budget_holds_in_every_episode_by_itself(tmp_path, capsys):
     assert (alone[0]["exits"], alone[0]["seed"]) == (both[1]["exits"], both[1]["seed"])
     assert main([*asked[:-1], str(costs["exit 2"] / 2)]) == 2
     assert "average_gflops" in capsys.readouterr().err
+
+
+def test_a_budget_that_a_task_cannot_keep_is_refused_before_any_episode(
+    folder, tmp_path, capsys, monkeypatch
+):
+    """The words of one task are more than those of the other, and cost more."""
+    monkeypatch.setattr("deer_ros.sim.robot.SimulatedRobot.reset", None)  # nothing is run
+    asked = ["evaluate", str(folder), "--tasks", f"{TASK},ball-owned", "--exits", "2"]
+    least = CostModel(DeerConfig.load(folder / "config.json"), 6).exit_gflops("llm")[0]
+    file = tmp_path / "results.jsonl"
+    assert main([*asked, "--budget", f"peak_gflops={1.1 * least}", "--out", str(file)]) == 2
+    said = capsys.readouterr().err
+    assert "cannot be kept in the task ball-owned" in said and said.count("\n") == 1
+    assert not file.exists()
+
+
+def test_a_policy_runs_where_and_as_it_is_told(folder, capsys, monkeypatch):
+    loaded = []
+
+    def load(path, *how):
+        loaded.append(how)
+        return DeerPolicy(load_model(path))
+
+    monkeypatch.setattr(DeerPolicy, "from_pretrained", load)
+    asked = ["evaluate", str(folder), "--tasks", TASK, "--episodes", "1", "--json"]
+    assert main(asked) == main([*asked, "--device", "auto", "--dtype", "float32"]) == 0
+    assert loaded == [("cpu", "auto"), ("auto", "float32")]
 
 
 def test_the_file_tells_every_episode_and_is_not_run_again(folder, results, capsys, monkeypatch):
@@ -146,15 +180,30 @@ def test_a_file_is_not_continued_with_another_model_or_another_meaning(
     assert "results of another evaluation: its weights" in capsys.readouterr().err
     config = json.loads((folder / "config.json").read_text())
     kept = dict(config["exits"])
-    for change in ({"thresholds": [0.5, 0.5, 1e8]}, {"steps_per_decision": 2}):
-        changed = json.dumps({**config, "exits": kept | change})
-        (folder / "config.json").write_text(changed)
+    for change, complaint in (
+        ({"exits": kept | {"thresholds": [0.5, 0.5, 1e8]}}, "episodes of 'own thresholds' as"),
+        ({"exits": kept | {"steps_per_decision": 2}}, "episodes of 'own thresholds' as"),
+        ({"exits": kept | {"metric": "cosine"}}, "episodes of 'own thresholds' as"),
+        ({"max_episode_steps": 4}, "its max_steps is 3, not 4"),
+    ):
+        (folder / "config.json").write_text(json.dumps({**config, **change}))
         try:
             assert main(["evaluate", str(folder), *asked]) == 2
         finally:
             (folder / "config.json").write_text(json.dumps(config))
-        assert "episodes of 'own thresholds' as" in capsys.readouterr().err
+        assert complaint in capsys.readouterr().err
         assert results.read_bytes() == before
+    assert main(["evaluate", str(folder), *asked, "--dtype", "bfloat16"]) == 2
+    assert "its dtype is None, not 'bfloat16'" in capsys.readouterr().err
+
+
+def test_a_file_is_written_by_one_evaluation_at_a_time(folder, tmp_path, capsys):
+    file = tmp_path / "made" / "results.jsonl"
+    asked = ["evaluate", str(folder), "--tasks", TASK, "--episodes", "1", "--out", str(file)]
+    with locked_file(file, "evaluates"):
+        assert main(asked) == 2
+        assert f"another process evaluates into {file}" in capsys.readouterr().err
+    assert main(asked) == 0
 
 
 @pytest.mark.parametrize("content", ["notes that are dear to me", "a\nb\n", "{}\n", "[1]\n"])
@@ -219,6 +268,12 @@ def test_the_curve_is_drawn(folder, results, tmp_path, ending):
         (("--budget", "average_gflops=9,scope=head"), "scope is 'head'"),
         (("--plot", "curve.gif"), "must end in one of png, svg, pdf"),
         (("--swap-words", "--tasks", "drawer-open"), "drawer-open serves no other task's words"),
+        (("--device", "toaster"), "device is 'toaster'"),
+        (("--dtype", "nonsense"), "nonsense"),
+        (("--suite", "libero_goal"), "--suite is for --env libero; this is --env metaworld"),
+        (("--chains", "1000"), "--chains is for --env calvin; this is --env metaworld"),
+        (("--env", "libero", "--dataset", "x"), "--dataset is for --env calvin; this is --env lib"),
+        (("--env", "calvin", "--swap-words"), "--swap-words is for --env metaworld and libero"),
     ],
 )
 def test_what_cannot_be_evaluated_is_said_in_one_line(folder, capsys, arguments, complaint):
@@ -232,75 +287,3 @@ def test_an_unknown_environment_is_refused(folder, capsys):
         main(["evaluate", str(folder), "--env", "moon"])
     assert ended.value.code == 2
     assert "metaworld" in capsys.readouterr().err
-
-
-def with_outcomes(results, file, outcomes):
-    """The file of results with other successes: outcomes maps setting to what succeeded."""
-    with file.open("w") as stream:
-        for line in lines(results):
-            if line["kind"] == "episode":
-                line["success"] = outcomes[line["setting"]](line)
-            stream.write(json.dumps(line) + "\n")
-    return file
-
-
-def test_settings_are_compared_in_pairs(results, tmp_path, capsys):
-    file = with_outcomes(results, tmp_path / "changed.jsonl", {
-        "own thresholds": lambda line: True,
-        "exit 2": lambda line: False,
-        "exit 4": lambda line: line["task"] == TASK,
-        "full depth": lambda line: line["seed"] % 2 == 0,
-    })  # fmt: skip
-    assert main(["compare", str(file), "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    rates = {s["setting"]: s["success"]["estimate"] for s in found["settings"]}
-    assert rates == {"own thresholds": 1, "exit 2": 0, "exit 4": 0.5, "full depth": 0.5}
-    own, exit_2, exit_4 = found["comparisons"]
-    assert {c["against"] for c in found["comparisons"]} == {"full depth"}
-    assert (own["pairs"], own["only_ours"], own["only_theirs"], own["p"]) == (4, 2, 0, 0.5)
-    assert own["difference"]["estimate"] == 0.5
-    assert (exit_4["only_ours"], exit_4["only_theirs"]) == (1, 1)
-    assert exit_2["llm_cost_factor"] == pytest.approx(3) and not exit_2["lines"]
-    for line in own["lines"]:
-        assert line["above"]["estimate"] > 0
-    assert main(["compare", str(file), "--settings", "exit 2", "--against", "exit 4"]) == 0
-    table = capsys.readouterr().out
-    assert "-50.0 [" in table and "2.00 x" in table
-
-
-def test_an_evaluation_that_was_stopped_is_compared_as_far_as_it_went(results, tmp_path, capsys):
-    begun = [line for line in lines(results) if line["kind"] != "episode"
-             or line["setting"] == "own thresholds" or line["task"] == TASK]  # fmt: skip
-    file = tmp_path / "stopped.jsonl"
-    file.write_text("".join(json.dumps(line) + "\n" for line in begun))
-    assert main(["compare", str(file)]) == 0
-    table = capsys.readouterr().out
-    cells = {row.split()[0]: row.count("[") for row in table.splitlines() if "[" in row}
-    assert cells[TASK] == 4 and cells["ball-red"] == 1
-
-
-def test_two_models_are_compared_on_the_scenes_that_both_were_run_in(results, tmp_path, capsys):
-    always = {name: lambda line: True for name in ("own thresholds", "exit 2", "exit 4")}
-    first = with_outcomes(results, tmp_path / "a.jsonl", {**always, "full depth": lambda line: 1})
-    never = {name: lambda line: False for name in always}
-    second = with_outcomes(results, tmp_path / "b.jsonl", {**never, "full depth": lambda line: 0})
-    kept = [line for line in second.read_text().splitlines() if '"task": "ball-red"' not in line]
-    second.write_text("\n".join(kept) + "\n")
-    asked = ["compare", str(first), "--settings", "exit 2", "--against", "exit 4"]
-    assert main([*asked, "--against-file", str(second), "--json"]) == 0
-    (found,) = json.loads(capsys.readouterr().out)["comparisons"]
-    assert (found["pairs"], found["only_ours"]) == (2, 2)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "complaint"),
-    [
-        (("--settings", "exit 5"), "has no setting 'exit 5'; it has own thresholds, exit 2"),
-        (("--against", "exit 5"), "has no setting 'exit 5'"),
-        (("--against-file", "nowhere.jsonl"), "there is no file of results nowhere.jsonl"),
-    ],
-)
-def test_what_cannot_be_compared_is_said_in_one_line(results, capsys, arguments, complaint):
-    assert main(["compare", str(results), *arguments]) == 2
-    said = capsys.readouterr().err
-    assert complaint in said and said.count("\n") == 1

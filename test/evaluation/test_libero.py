@@ -150,6 +150,7 @@ def test_the_command_runs_a_suite(installed, tmp_path, capsys):
         (("--tasks", "dance"), "libero_spatial has no task 'dance'; it has open_the_drawer"),
         (("--swap-words",), "serves no other task's words"),
         (("--max-steps", "0"), "--max-steps is 0"),
+        (("--budget", "peak_gflops=1e-9"), "cannot be kept in the task open_the_drawer"),
         (("--episodes", "4"), "has 3 fixed states to start from"),
     ],
 )

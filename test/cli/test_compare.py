@@ -1,0 +1,135 @@
+"""`deer compare`, on files of results that are written here."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from deer_ros.cli.main import main
+from deer_ros.evaluation.results import ResultsFile
+
+TASK, OTHER = "drawer-open", "ball-red"
+LAYERS = {"own thresholds": 3, "exit 2": 2, "exit 4": 4, "full depth": 6}
+FIXED = {"exit 2": {"exit_layer": 2}, "exit 4": {"exit_layer": 4}, "full depth": {"exit_layer": 6}}
+
+
+def write_results(file: Path, settings=tuple(LAYERS), **about) -> Path:
+    """Two tasks, two seeds; a layer costs 1 GFLOP, the rest of a step 10."""
+    kept = ResultsFile(file, {"environment": "metaworld", "weights": "w", **about})
+    for setting in settings:
+        kept.define(setting, FIXED.get(setting, {"thresholds": [0.5]}))
+    for setting in settings:
+        layer = LAYERS[setting]
+        for task in (TASK, OTHER):
+            for seed in (0, 1):
+                kept.add({
+                    "success": seed == 0, "steps": 3, "periods": 3, "mean_exit_layer": layer,
+                    "mean_llm_gflops": layer, "mean_step_gflops": 10 + layer, "mean_step_ms": 1.0,
+                    "exits": {str(layer): 3}, "setting": setting, "task": task, "seed": seed,
+                    "said": task,
+                })  # fmt: skip
+    return file
+
+
+@pytest.fixture
+def results(tmp_path) -> Path:
+    return write_results(tmp_path / "results.jsonl")
+
+
+def lines(file) -> list[dict]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def with_outcomes(results, file, outcomes):
+    """The file of results with other successes: outcomes maps setting to what succeeded."""
+    with file.open("w") as stream:
+        for line in lines(results):
+            if line["kind"] == "episode":
+                line["success"] = outcomes[line["setting"]](line)
+            stream.write(json.dumps(line) + "\n")
+    return file
+
+
+def test_settings_are_compared_in_pairs(results, tmp_path, capsys):
+    file = with_outcomes(results, tmp_path / "changed.jsonl", {
+        "own thresholds": lambda line: True,
+        "exit 2": lambda line: False,
+        "exit 4": lambda line: line["task"] == TASK,
+        "full depth": lambda line: line["seed"] % 2 == 0,
+    })  # fmt: skip
+    assert main(["compare", str(file), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    rates = {s["setting"]: s["success"]["estimate"] for s in found["settings"]}
+    assert rates == {"own thresholds": 1, "exit 2": 0, "exit 4": 0.5, "full depth": 0.5}
+    own, exit_2, exit_4 = found["comparisons"]
+    assert {c["against"] for c in found["comparisons"]} == {"full depth"}
+    assert (own["pairs"], own["only_ours"], own["only_theirs"], own["p"]) == (4, 2, 0, 0.5)
+    assert own["difference"]["estimate"] == 0.5
+    assert (exit_4["only_ours"], exit_4["only_theirs"]) == (1, 1)
+    assert exit_2["llm_cost_factor"] == pytest.approx(3) and not exit_2["lines"]
+    for line in own["lines"]:
+        assert line["above"]["estimate"] > 0
+    assert main(["compare", str(file), "--settings", "exit 2", "--against", "exit 4"]) == 0
+    table = capsys.readouterr().out
+    assert "-50.0 [" in table and "2.00 x" in table
+
+
+def test_an_evaluation_that_was_stopped_is_compared_as_far_as_it_went(results, tmp_path, capsys):
+    begun = [line for line in lines(results) if line["kind"] != "episode"
+             or line["setting"] == "own thresholds" or line["task"] == TASK]  # fmt: skip
+    file = tmp_path / "stopped.jsonl"
+    file.write_text("".join(json.dumps(line) + "\n" for line in begun))
+    assert main(["compare", str(file)]) == 0
+    table = capsys.readouterr().out
+    cells = {row.split()[0]: row.count("[") for row in table.splitlines() if "[" in row}
+    assert cells[TASK] == 4 and cells[OTHER] == 1
+
+
+def test_two_models_are_compared_on_the_scenes_that_both_were_run_in(results, tmp_path, capsys):
+    always = {name: lambda line: True for name in ("own thresholds", "exit 2", "exit 4")}
+    first = with_outcomes(results, tmp_path / "a.jsonl", {**always, "full depth": lambda line: 1})
+    never = {name: lambda line: False for name in always}
+    second = with_outcomes(results, tmp_path / "b.jsonl", {**never, "full depth": lambda line: 0})
+    kept = [line for line in second.read_text().splitlines() if f'"task": "{OTHER}"' not in line]
+    second.write_text("\n".join(kept) + "\n")
+    asked = ["compare", str(first), "--settings", "exit 2", "--against", "exit 4"]
+    assert main([*asked, "--against-file", str(second), "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)["comparisons"]
+    assert (found["pairs"], found["only_ours"]) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("--settings", "exit 5"), "has no setting 'exit 5'; it has own thresholds, exit 2"),
+        (("--against", "exit 5"), "has no setting 'exit 5'"),
+        (("--against-file", "nowhere.jsonl"), "there is no file of results nowhere.jsonl"),
+    ],
+)
+def test_what_cannot_be_compared_is_said_in_one_line(results, capsys, arguments, complaint):
+    assert main(["compare", str(results), *arguments]) == 2
+    said = capsys.readouterr().err
+    assert complaint in said and said.count("\n") == 1
+
+
+def test_of_one_setting_its_summary_is_told(tmp_path, capsys):
+    file = write_results(tmp_path / "one.jsonl", ["own thresholds"])
+    assert main(["compare", str(file), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    (summary,) = found["settings"]
+    assert summary["success"]["low"] < summary["success"]["estimate"] == 0.5
+    assert found["comparisons"] == []
+    assert main(["compare", str(file)]) == 0
+    assert "in pairs" not in capsys.readouterr().out
+
+
+def test_evaluations_of_other_lengths_are_no_pairs_unless_a_file_does_not_say(tmp_path, capsys):
+    files = [
+        str(write_results(tmp_path / f"{number}.jsonl", **about))
+        for number, about in enumerate(({"max_steps": 3}, {"max_steps": 4}, {"max_steps": None}))
+    ]
+    assert main(["compare", files[0], "--against-file", files[1]]) == 2
+    assert "max_steps is 3 in one, 4 in the other" in capsys.readouterr().err
+    assert main(["compare", files[0], "--against-file", files[2]]) == 0

@@ -1,0 +1,31 @@
+"""Jobs that are spread over processes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+SLEEPERS = """
+import sys, time
+from deer_ros.evaluation.processes import run_jobs
+
+def start():
+    print("begun", flush=True)
+    return time.sleep
+
+if __name__ == "__main__":
+    list(run_jobs(start, (), [600, 600], 2))
+"""
+
+
+def test_they_end_when_whoever_asked_for_them_is_killed(tmp_path):
+    script = tmp_path / "sleepers.py"
+    script.write_text(SLEEPERS)
+    asking = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True)
+    try:
+        assert [asking.stdout.readline() for _ in range(2)] == ["begun\n"] * 2
+    finally:
+        asking.kill()
+    # Its end comes when nobody has it open any more.
+    rest, _ = asking.communicate(timeout=60)
+    assert rest == ""
