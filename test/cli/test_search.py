@@ -135,8 +135,9 @@ def test_a_calibrated_model_starts_from_the_solved_thresholds(capsys, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "storage", ["sqlite:///{}/study.db", pytest.param("{}/journal", marks=pytest.mark.long)]
+    "storage", ["sqlite:///{}/study.db", "{}/journal"]
 )
+@pytest.mark.long
 def test_two_workers_share_a_study_and_come_to_the_same(capsys, model, tmp_path, storage):
     arguments = (model, "--trials", 16, "--storage", storage.format(tmp_path))
     workers = [start_process(tmp_path, *arguments, *SCORER, "--json") for _ in range(2)]

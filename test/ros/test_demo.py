@@ -125,6 +125,7 @@ def test_a_demo_in_lockstep_is_the_policy_and_the_simulator_without_ros(tmp_path
     assert sheet.shape[0] > 3 * 100 and sheet.std() > 20
 
 
+@pytest.mark.long
 def test_an_action_that_is_carried_out_thrice_is_so_in_lockstep_too(tmp_path):
     action = dataclasses.replace(tiny_config().action, executions_per_step=3)
     model = write_tiny_model(tmp_path / "model", action=action, max_episode_steps=STEPS)
@@ -179,6 +180,7 @@ def test_a_demo_whose_policy_dies_says_so_and_ends_the_simulator(tmp_path, model
     assert not any(map(is_running, children.values()))
 
 
+@pytest.mark.long
 def test_a_demo_that_reaches_too_little_fails(tmp_path):
     """At full depth, which is every step's, also of a model that decides at some steps only."""
     exits = ExitConfig(steps_per_decision=2, max_layer_between=2)
