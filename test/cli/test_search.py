@@ -134,10 +134,8 @@ def test_a_calibrated_model_starts_from_the_solved_thresholds(capsys, tmp_path):
     assert found["taken"] == "start" and "more than the budget" in found["reason"]
 
 
-@pytest.mark.parametrize(
-    "storage", ["sqlite:///{}/study.db", "{}/journal"]
-)
 @pytest.mark.long
+@pytest.mark.parametrize("storage", ["sqlite:///{}/study.db", "{}/journal"])
 def test_two_workers_share_a_study_and_come_to_the_same(capsys, model, tmp_path, storage):
     arguments = (model, "--trials", 16, "--storage", storage.format(tmp_path))
     workers = [start_process(tmp_path, *arguments, *SCORER, "--json") for _ in range(2)]
