@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from deer_ros.data.bag_reader import BagInputs
+    from deer_ros.data.bag_inputs import BagInputs
 
 
 def add_bag_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +34,7 @@ def node_parameters(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def bag_inputs(arguments: argparse.Namespace, changes: Mapping[str, Any]) -> BagInputs:
     """How bags are read, with these parameters of the node. Raises ValueError."""
-    from deer_ros.data.bag_reader import BagInputs
+    from deer_ros.data.bag_inputs import BagInputs
     from deer_ros.data.bag_topics import Names
     from deer_ros.replay.parameters import settings_of
 

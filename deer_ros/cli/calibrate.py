@@ -20,7 +20,7 @@ from deer_ros.model.config import METRICS
 
 if TYPE_CHECKING:
     from deer_ros.budget.calibration import Calibration
-    from deer_ros.data.bag_reader import BagInputs
+    from deer_ros.data.bag_inputs import BagInputs
 
 HELP = "run a model over demonstrations and store what its exits answer, for budgets"
 
@@ -105,7 +105,8 @@ def _calibrate(
     fingerprint = weights_fingerprint(folder)
     keys = LeRobotKeys.parse(arguments.lerobot)
     episodes = read_all_episodes(
-        data, policy.config.action, name_bad if arguments.skip_bad else None, keys, inputs)
+        data, policy.config.action, name_bad if arguments.skip_bad else None, keys, inputs,
+        policy.preprocessor.resize)
     layers = needed_layers(policy.config, settings.method)
     with _reporting() as (frames, stage):
         features = gather_features(policy, episodes, layers, frames)

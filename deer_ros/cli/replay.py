@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from deer_ros.cli.bag_arguments import add_bag_arguments, bag_inputs, node_parameters
 
 if TYPE_CHECKING:
-    from deer_ros.data.bag_reader import BagInputs
+    from deer_ros.data.bag_inputs import BagInputs
     from deer_ros.data.recording import Recording
     from deer_ros.replay.compare import Comparison
     from deer_ros.replay.folder import ReplayFolder

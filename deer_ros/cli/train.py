@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from deer_ros.data.episode import Episode
-    from deer_ros.model.config import ActionConfig, DeerConfig
+    from deer_ros.model.config import DeerConfig
     from deer_ros.training.config import EvaluationHook, TrainingConfig
     from deer_ros.training.dataset import OnBad
     from deer_ros.training.phases import Report
@@ -82,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
     practised = model.head.guesses_success and config.practice.steps > 0
     config = _with_tasks(config, said, practised)
     on_bad = _name_bad if arguments.skip_bad else None
-    source, episodes = _demonstrations(arguments, model.action, on_bad)
+    source, episodes = _demonstrations(arguments, model, on_bad)
     check_same_run(arguments.out, source, config)
     evaluate = _evaluation(config.evaluation) if config.evaluation.every_steps else None
     sentences = _sentences(config) if said else ()
@@ -123,11 +123,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _demonstrations(
-    arguments: argparse.Namespace, action: ActionConfig, on_bad: OnBad | None
+    arguments: argparse.Namespace, model: DeerConfig, on_bad: OnBad | None
 ) -> tuple[dict[str, Any], Iterator[Episode]]:
-    """Where the episodes come from and how they are read, as JSON takes it; and the episodes."""
+    """Where the episodes come from and how they are read, as JSON takes it; and the episodes, their
+    pictures as large as the model takes them."""
     from deer_ros.data.lerobot_keys import LeRobotKeys
     from deer_ros.data.readers import read_all_episodes
+    from deer_ros.model.preprocessing import Preprocessor
     from deer_ros.model.schema import to_dict
 
     keys = LeRobotKeys.parse(arguments.lerobot)
@@ -137,7 +139,8 @@ def _demonstrations(
         "lerobot": to_dict(keys),
         "bags": as_said(arguments, inputs),
     }
-    return source, read_all_episodes(arguments.data, action, on_bad, keys, inputs)
+    resize = Preprocessor(model.vision.image_size).resize
+    return source, read_all_episodes(arguments.data, model.action, on_bad, keys, inputs, resize)
 
 
 def _set_up_torch(threads: int) -> None:

@@ -4,47 +4,31 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from deer_ros.control.sampler import Offer, Pair, Sampler
+from deer_ros.control.sampler import Offer, Pair, Picture, Sampler
 from deer_ros.data import images
 from deer_ros.data.bag_format import BagError, find_recordings
+from deer_ros.data.bag_inputs import AS_DELIVERED, BagInputs
 from deer_ros.data.bag_said import Said
-from deer_ros.data.bag_topics import Names, check_instruction, find_topics, kinds_to_read
+from deer_ros.data.bag_topics import check_instruction, find_topics, kinds_to_read
 from deer_ros.data.episode import Episode
-from deer_ros.data.frames import Pictures, actions, proprioception, states, unbroken
+from deer_ros.data.frames import (
+    Pictures,
+    Resize,
+    Seen,
+    actions,
+    proprioception,
+    states,
+    unbroken,
+)
 from deer_ros.data.recording import Recording
 from deer_ros.data.stamps import stamp_ns
 from deer_ros.data.units import ActionUnits, check_units
-
-
-@dataclass(frozen=True)
-class BagInputs:
-    """What of a recording is what, and which pictures belong together: as the node has it.
-
-    names: of the topics. transport: `raw` or `compressed` pictures; None: what is there.
-    max_skew_s: of two pictures of a frame. gap_s: a longer time between pictures ends an episode.
-    rate_hz: frames per second at most; 0: all. frame_id: what the robot calls the fixed frame of
-    poses and velocities. instruction: instead of those in the bags. first_instruction: until one
-    comes. Empty texts are none.
-    """
-
-    names: Names = Names()
-    transport: str | None = None
-    max_skew_s: float = 0.05
-    gap_s: float = 0.5
-    rate_hz: float = 0.0
-    frame_id: str = "base_link"
-    instruction: str = ""
-    first_instruction: str = ""
-
-
-AS_DELIVERED = BagInputs()
-"""Names and rules that nobody has changed."""
 
 
 def read_episodes(
@@ -78,23 +62,29 @@ def read_all_episodes(
     action: ActionUnits,
     on_bad: Callable[[ValueError], None] | None = None,
     inputs: BagInputs = AS_DELIVERED,
+    resize: Resize | None = None,
 ) -> Iterator[Episode]:
     """As `read_episodes`, for several bags or folders of bags, one after the other.
 
     on_bad: hears of every episode that cannot be used, which is left out then, and of everything
     else that is lost: what can be read of a damaged bag is used. None: they are refused.
+    resize: what is kept of every picture, from when it is read; None: all of it.
     """
     check_units(action)
     found = [bag for path in paths for bag in find_recordings(path)]
-    return (episode for bag in found for episode in _usable_episodes(bag, action, on_bad, inputs))
+    return (
+        episode for bag in found
+        for episode in _usable_episodes(bag, action, on_bad, inputs, resize)
+    )
 
 
 def _usable_episodes(
-    path: Path, action: ActionUnits, on_bad: Callable[[ValueError], None] | None, inputs: BagInputs
+    path: Path, action: ActionUnits, on_bad: Callable[[ValueError], None] | None,
+    inputs: BagInputs, resize: Resize | None,
 ) -> Iterator[Episode]:
     try:
         with Recording(path) as recording:
-            yield from _Reader(recording, action, on_bad, inputs).episodes()
+            yield from _Reader(recording, action, on_bad, inputs, resize).episodes()
     except BagError as error:
         if on_bad is None:
             raise
@@ -121,10 +111,12 @@ class _Reader:
         units: ActionUnits,
         on_bad: Callable[[ValueError], None] | None,
         inputs: BagInputs,
+        resize: Resize | None,
     ) -> None:
         self._recording = recording
         self._on_bad = on_bad
         self._inputs = inputs
+        self._resize = resize
         self._lost: Counter = Counter()
         if on_bad is None:
             self._refuse_losses()
@@ -192,8 +184,21 @@ class _Reader:
         while (pair := self._sampler.take()) is not None:
             if pair.new_episode is not None:
                 yield from self._finished()
+            if self._resize is not None:
+                pair = replace(
+                    pair, static=self._small(pair.static), gripper=self._small(pair.gripper))
             self._pairs.append(pair)
             self._late_ns = recorded_ns - time_ns
+
+    def _small(self, picture: Picture) -> Picture:
+        """At once, not with its episode: large pictures of a long one may not fit into memory."""
+        try:
+            return replace(picture, payload=self._seen(picture.payload))
+        except ValueError:
+            return picture  # said with its episode
+
+    def _seen(self, message: Any) -> Seen:
+        return Seen.of(images.to_rgb(message), self._resize)
 
     def _finished(self) -> Iterator[Episode]:
         """The episodes of the pairs so far: one, but for holes and what cannot be used."""
@@ -235,12 +240,13 @@ class _Reader:
             raise ValueError("none of its pictures can be read")
         return frames
 
-    def _pictures(self, pair: Pair) -> list[np.ndarray] | None:
+    def _pictures(self, pair: Pair) -> list[Seen] | None:
         """The static and the gripper's, uint8 RGB; None where one cannot be read."""
         pictures = []
         for camera, picture in (("static", pair.static), ("gripper", pair.gripper)):
             try:
-                pictures.append(images.to_rgb(picture.payload))
+                held = picture.payload
+                pictures.append(held if isinstance(held, Seen) else self._seen(held))
             except ValueError as error:
                 if self._on_bad is None:
                     raise

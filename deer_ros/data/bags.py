@@ -6,7 +6,8 @@ Every ROS tool reads them. An episode begins with an /instruction message or aft
 from __future__ import annotations
 
 from deer_ros.data.bag_format import BagError, bag_notes, find_recordings, is_bag
-from deer_ros.data.bag_reader import BagInputs, read_all_episodes, read_episodes
+from deer_ros.data.bag_inputs import BagInputs
+from deer_ros.data.bag_reader import read_all_episodes, read_episodes
 from deer_ros.data.bag_writer import EpisodeBagWriter
 
 __all__ = [

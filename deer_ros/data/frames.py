@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from deer_ros.data.episode import POSE_NAMES, joint_names
+
+Resize = Callable[[np.ndarray], np.ndarray]
+"""What is kept of a picture, uint8 (height, width, 3), in the same form and always of one size."""
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """kept: what is left of a picture that was of the shape `recorded`."""
+
+    kept: np.ndarray
+    recorded: tuple[int, ...]
+
+    @classmethod
+    def of(cls, picture: np.ndarray, resize: Resize | None) -> Seen:
+        """resize: None keeps it as it is."""
+        return cls(picture if resize is None else resize(picture), picture.shape)
 
 
 class Pictures:
@@ -19,15 +36,17 @@ class Pictures:
         self._most = most
         self._count = 0
         self._array: np.ndarray | None = None
+        self._recorded: tuple[int, ...] = ()
 
-    def add(self, picture: np.ndarray) -> None:
-        """One more, uint8 (height, width, 3). ValueError where it is of another size."""
+    def add(self, picture: Seen) -> None:
+        """One more. ValueError where it was of another size than those before."""
         if self._array is None:
-            self._array = np.empty((self._most, *picture.shape), np.uint8)
-        size = self._array.shape[1:]
-        if picture.shape != size:
-            raise ValueError(f"its pictures have several sizes: {size} and {picture.shape}")
-        self._array[self._count] = picture
+            self._array = np.empty((self._most, *picture.kept.shape), np.uint8)
+            self._recorded = picture.recorded
+        if picture.recorded != self._recorded:
+            raise ValueError(
+                f"its pictures have several sizes: {self._recorded} and {picture.recorded}")
+        self._array[self._count] = picture.kept
         self._count += 1
 
     def array(self) -> np.ndarray:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from deer_ros.data.episode import Episode
+from deer_ros.data.frames import Pictures, Resize, Seen
 from deer_ros.data.images import decode
 from deer_ros.data.lerobot_info import (
     INFO,
@@ -55,6 +56,7 @@ def read_dataset(
     keys: LeRobotKeys | None = None,
     on_bad: Callable[[ValueError], None] | None = None,
     instruction: str = "",
+    resize: Resize | None = None,
 ) -> Iterator[Episode]:
     """The episodes of a dataset; one of several tasks in a row becomes as many.
 
@@ -63,21 +65,23 @@ def read_dataset(
         keys: which of the dataset's values are what.
         on_bad: hears of every episode that cannot be used, which is left out then; None: refused.
         instruction: instead of the tasks' texts; empty: those.
+        resize: what is kept of every picture, from when it is read; None: all of it.
 
     Raises ValueError, naming the file: at once where the dataset's description does not fit, and
     while iterating.
     """
-    dataset = _Dataset(folder, keys or LeRobotKeys(), action, instruction)
+    dataset = _Dataset(folder, keys or LeRobotKeys(), action, instruction, resize)
     return dataset.episodes(on_bad)
 
 
 class _Dataset:
     def __init__(
-        self, folder: Path, keys: LeRobotKeys, action: ActionUnits, instruction: str
+        self, folder: Path, keys: LeRobotKeys, action: ActionUnits, instruction: str,
+        resize: Resize | None,
     ) -> None:
         self._parquet = _module("pyarrow.parquet")
         self._folder, self._keys, self._units = folder, keys, action
-        self._instruction = instruction
+        self._instruction, self._resize = instruction, resize
         self._info = read_info(folder / INFO)
         self._features = self._info["features"]
         self._cameras = find_cameras(self._features, keys, folder)
@@ -199,13 +203,7 @@ class _Dataset:
         source: str,
     ) -> np.ndarray:
         if self._features[key]["dtype"] == "image":
-            found = [
-                _picture(held, f"episode {source}: frame {frame} of {key}")
-                for frame, held in enumerate(frames[key])
-            ]
-            if len({picture.shape for picture in found}) > 1:
-                raise ValueError(f"episode {source}: the pictures of {key} change their size")
-            return np.stack(found)
+            return self._embedded(key, frames[key], source)
         file = self._path(
             "video_path",
             video_key=key,
@@ -216,10 +214,21 @@ class _Dataset:
 
         try:
             return read_frames(
-                file, row[f"videos/{key}/from_timestamp"] + seconds, 0.5 / self._info["fps"]
+                file, row[f"videos/{key}/from_timestamp"] + seconds, 0.5 / self._info["fps"],
+                self._resize,
             )
         except ValueError as error:
             raise ValueError(f"episode {source}: {error}") from error
+
+    def _embedded(self, key: str, column: list, source: str) -> np.ndarray:
+        pictures = Pictures(len(column))
+        for frame, held in enumerate(column):
+            picture = _picture(held, f"episode {source}: frame {frame} of {key}")
+            try:
+                pictures.add(Seen.of(picture, self._resize))
+            except ValueError as error:
+                raise ValueError(f"episode {source}: {key}: {error}") from error
+        return pictures.array()
 
     def _actions(self, frames: dict[str, list], source: str) -> np.ndarray:
         keys, values = self._keys, _array(frames[self._keys.action], self._keys.action, source)

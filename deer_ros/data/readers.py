@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
+import numpy as np
+
 from deer_ros.data import bag_reader, calvin, lerobot
 from deer_ros.data.bag_format import find_recordings
-from deer_ros.data.bag_reader import AS_DELIVERED, BagInputs
+from deer_ros.data.bag_inputs import AS_DELIVERED, BagInputs
 from deer_ros.data.episode import Episode
+from deer_ros.data.frames import Resize
 from deer_ros.data.lerobot_keys import LeRobotKeys
 from deer_ros.data.units import ActionUnits
 
@@ -20,6 +24,7 @@ def read_all_episodes(
     on_bad: Callable[[ValueError], None] | None = None,
     keys: LeRobotKeys | None = None,
     inputs: BagInputs = AS_DELIVERED,
+    resize: Resize | None = None,
 ) -> Iterator[Episode]:
     """The episodes at several paths, one path after the other, one episode in memory at a time.
 
@@ -31,13 +36,15 @@ def read_all_episodes(
         on_bad: hears of what cannot be used, which is left out then; None: it is refused.
         keys: which values of a LeRobot dataset are what.
         inputs: the same of bags; of the rest only its `instruction` is used.
+        resize: what is kept of every picture, from when it is read; None: all of it.
 
     Raises:
         FileNotFoundError, ValueError: at once, where a path holds no demonstrations, or none whose
             actions can be brought into these units.
         ValueError: while iterating, naming what is damaged or no episode.
     """
-    return chain.from_iterable([_read(Path(path), action, on_bad, keys, inputs) for path in paths])
+    return chain.from_iterable(
+        [_read(Path(path), action, on_bad, keys, inputs, resize) for path in paths])
 
 
 def _read(
@@ -46,14 +53,25 @@ def _read(
     on_bad: Callable[[ValueError], None] | None,
     keys: LeRobotKeys | None,
     inputs: BagInputs,
+    resize: Resize | None,
 ) -> Iterator[Episode]:
     split = calvin.find_split(path)
     if split is not None:
-        return calvin.read_split(split, action, on_bad, inputs.instruction)
+        episodes = calvin.read_split(split, action, on_bad, inputs.instruction)
+        # They are short, and their pictures small.
+        return episodes if resize is None else (_resized(one, resize) for one in episodes)
     if lerobot.is_lerobot(path):
-        return lerobot.read_dataset(path, action, keys, on_bad, inputs.instruction)
+        return lerobot.read_dataset(path, action, keys, on_bad, inputs.instruction, resize)
     _check_bags(path)
-    return bag_reader.read_all_episodes([path], action, on_bad, inputs)
+    return bag_reader.read_all_episodes([path], action, on_bad, inputs, resize)
+
+
+def _resized(episode: Episode, resize: Resize) -> Episode:
+    return replace(
+        episode,
+        static=np.stack([resize(picture) for picture in episode.static]),
+        gripper=np.stack([resize(picture) for picture in episode.gripper]),
+    )
 
 
 def _check_bags(path: Path) -> None:

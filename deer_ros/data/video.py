@@ -6,10 +6,15 @@ from pathlib import Path
 
 import numpy as np
 
+from deer_ros.data.frames import Resize, Seen
 
-def read_frames(file: Path, seconds: np.ndarray, tolerance_s: float) -> np.ndarray:
+
+def read_frames(
+    file: Path, seconds: np.ndarray, tolerance_s: float, resize: Resize | None = None
+) -> np.ndarray:
     """The pictures nearest to these growing times, uint8 (T, height, width, 3) RGB.
 
+    resize: what is kept of every picture, from when it is read; None: all of it.
     Raises ValueError, naming the file, where it is missing or damaged, or has no picture within
     `tolerance_s` of a time, and where PyAV is not installed.
     """
@@ -24,12 +29,14 @@ def read_frames(file: Path, seconds: np.ndarray, tolerance_s: float) -> np.ndarr
         raise ValueError(f"{file} is missing.")
     try:
         with av.open(str(file)) as container:
-            return _nearest(container, file, seconds, tolerance_s)
+            return _nearest(container, file, seconds, tolerance_s, resize)
     except (av.FFmpegError, IndexError) as error:
         raise ValueError(f"{file} cannot be read as a video: {error}.") from error
 
 
-def _nearest(container, file: Path, seconds: np.ndarray, tolerance_s: float) -> np.ndarray:
+def _nearest(
+    container, file: Path, seconds: np.ndarray, tolerance_s: float, resize: Resize | None
+) -> np.ndarray:
     stream = container.streams.video[0]
     stream.thread_type = "AUTO"
     # To the key picture at or before the first time; what lies between is decoded and dropped.
@@ -45,7 +52,7 @@ def _nearest(container, file: Path, seconds: np.ndarray, tolerance_s: float) -> 
         apart = np.abs(seconds - frame.time)
         nearer = np.flatnonzero((apart <= tolerance_s) & (apart < distances))
         if len(nearer):
-            picture = frame.to_ndarray(format="rgb24")
+            picture = Seen.of(frame.to_ndarray(format="rgb24"), resize).kept
             for index in nearer:
                 chosen[index], distances[index] = picture, apart[index]
     missing = [float(time) for time, picture in zip(seconds, chosen) if picture is None]

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from deer_ros.data.bag_format import PARTIAL
-from deer_ros.data.bag_reader import BagInputs
+from deer_ros.data.bag_inputs import BagInputs
 from deer_ros.data.bag_topics import check_instruction, find_topics
 from deer_ros.data.new_bag import NewBag
 from deer_ros.data.recording import Recording

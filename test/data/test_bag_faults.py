@@ -13,7 +13,8 @@ from episodes import Units
 from robot_bags import GRIPPER, SECOND, START_NS, STATIC, TYPES, RobotBag, header, write_bag
 
 from deer_ros.data.bag_format import BagError
-from deer_ros.data.bag_reader import BagInputs, read_all_episodes
+from deer_ros.data.bag_inputs import BagInputs
+from deer_ros.data.bag_reader import read_all_episodes
 from deer_ros.data.episode import POSE_NAMES, Episode
 from deer_ros.data.recording import Recording
 

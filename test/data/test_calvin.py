@@ -10,7 +10,7 @@ import pytest
 from datasets import write_annotations, write_calvin
 from episodes import Units
 
-from deer_ros.data.bag_reader import BagInputs
+from deer_ros.data.bag_inputs import BagInputs
 from deer_ros.data.calvin import PROPRIOCEPTION_NAMES, CalvinUnits
 from deer_ros.data.inert_pickle import read_object
 from deer_ros.data.readers import read_all_episodes

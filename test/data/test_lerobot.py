@@ -10,7 +10,7 @@ import pytest
 from datasets import CAMERAS, SIZES, write_info, write_lerobot
 from episodes import Units
 
-from deer_ros.data.bag_reader import BagInputs
+from deer_ros.data.bag_inputs import BagInputs
 from deer_ros.data.lerobot_keys import LeRobotKeys
 from deer_ros.data.readers import read_all_episodes
 

@@ -18,7 +18,8 @@ from tiny_model import write_tiny_model
 
 from deer_ros.cli.bag_arguments import add_bag_arguments, as_said, bag_inputs, node_parameters
 from deer_ros.data.bag_format import BagError
-from deer_ros.data.bag_reader import BagInputs, read_all_episodes, read_episodes
+from deer_ros.data.bag_inputs import BagInputs
+from deer_ros.data.bag_reader import read_all_episodes, read_episodes
 from deer_ros.data.bag_topics import Names
 from deer_ros.data.episode import Episode
 from deer_ros.data.own_messages import ACTION
