@@ -59,11 +59,11 @@ class RobotBag:
         self.put(topic, "sensor_msgs/msg/Image", stamp_ns + 2_000_000, header(stamp_ns),
                  rgb.shape[0], rgb.shape[1], "rgb8", 0, rgb.strides[0], rgb.reshape(-1))
 
-    def twist(self, stamp_ns: int, values: Iterable[float]) -> None:
+    def twist(self, stamp_ns: int, values: Iterable[float], frame_id: str = "") -> None:
         vector, twist = (TYPES.types[f"geometry_msgs/msg/{n}"] for n in ("Vector3", "Twist"))
         values = list(values)
         self.put("/recorded/twist", "geometry_msgs/msg/TwistStamped", stamp_ns + 3_000_000,
-                 header(stamp_ns), twist(vector(*values[:3]), vector(*values[3:])))
+                 header(stamp_ns, frame_id), twist(vector(*values[:3]), vector(*values[3:])))
 
     def opening(self, recorded_ns: int, value: float) -> None:
         self.put("/recorded/gripper", "std_msgs/msg/Float64", recorded_ns, value)

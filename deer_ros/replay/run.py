@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from deer_ros.data import images
+from deer_ros.data.bag_said import WORLD
 from deer_ros.data.bag_topics import STATE, Topics, has
 from deer_ros.data.recorded import OLDEST_NS, Recorded
 from deer_ros.data.recording import Recording
@@ -210,6 +211,12 @@ class _Bag:
         parts = (message.twist.linear, message.twist.angular)
         if not all(math.isfinite(getattr(part, axis)) for part in parts for axis in "xyz"):
             raise ValueError("a velocity is not finite.")
+        fixed = self._runs[0].settings.action_frame_id
+        if message.header.frame_id not in ("", WORLD, fixed):
+            raise ValueError(
+                f"a velocity is in the frame {message.header.frame_id!r} and must be in {fixed!r} "
+                f"(action.frame_id) or {WORLD!r} to be compared with, since nothing is transformed."
+            )
         self._recorded.twist(message)
 
     def _on_opening(self, message: Any) -> None:

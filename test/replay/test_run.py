@@ -155,6 +155,27 @@ def test_the_recorded_velocity_is_compared_in_the_models_units(model, tmp_path):
         np.testing.assert_allclose(step.recorded_action[:6], expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("frame_id", ["tool0", "world", "base_link"])
+def test_a_velocity_in_another_frame_is_refused_not_compared_with(model, tmp_path, frame_id):
+    with RobotBag(tmp_path / "bag") as bag:
+        bag.instruction(START_NS - SECOND, INSTRUCTIONS[0])
+        for number in range(4):
+            stamp_ns = START_NS + number * SECOND // 20
+            bag.twist(stamp_ns, [0.1] * 6, frame_id)
+            for topic in (STATIC, GRIPPER):
+                bag.picture(topic, stamp_ns, number)
+    result = replay(model, tmp_path / "bag", tmp_path / "out")
+    compared = [step.recorded_action is not None for step in result.runs[0].steps]
+    if frame_id == "tool0":
+        assert compared == [False] * 4
+        ((sentence, count),) = result.refused.items()
+        assert count == 4
+        assert "is in the frame 'tool0' and must be in 'base_link'" in sentence
+    else:
+        assert compared == [True] * 4
+        assert not result.refused
+
+
 def test_an_earlier_run_in_the_bag_is_what_is_compared_with_and_keeps_apart(model, tmp_path):
     first = replay(model, write_bag(tmp_path / "bag", recorded=False), tmp_path / "first")
     second = replay(model, tmp_path / "first", tmp_path / "second")
