@@ -225,10 +225,8 @@ def _run_all(
     file: ResultsFile | None, from_json: Callable[[dict], Any],
 ) -> list[Any]:
     """The jobs' results in the jobs' order; those that the file has are taken from there."""
-    from rich.console import Console
-    from rich.progress import track
-
     from deer_ros.evaluation.processes import run_jobs
+    from deer_ros.report.progress import count
 
     try:
         kept = [] if file is None else [from_json(values) for values in file.episodes]
@@ -236,11 +234,7 @@ def _run_all(
         raise ValueError(f"{file.file} has an episode that is none: {error}.") from error
     found = {result.key: result for result in kept}
     left = [job for job in jobs if job.key not in found]
-    console = Console(stderr=True)
-    results = run_jobs(start, start_arguments, left, processes)
-    for result in track(
-        results, what, len(left), console=console, disable=not console.is_terminal
-    ):
+    for result in count(run_jobs(start, start_arguments, left, processes), what, len(left)):
         found[result.key] = result
         if file is not None:
             file.add(asdict(result))
