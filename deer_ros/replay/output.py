@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -13,9 +13,9 @@ from deer_ros.data.bag_topics import Topics
 from deer_ros.data.own_messages import ACTION, STATUS, definition, typestore
 from deer_ros.data.recording import Recording, Topic
 from deer_ros.replay.messages import message
+from deer_ros.replay.records import EARLIER
 
 KINDS = {"action": ACTION, "status": STATUS}
-EARLIER = "/recorded"
 # Where nobody knows a type's hash, as in SQLite bags of older ROS releases.
 _NO_HASH = "RIHS01_" + 64 * "0"
 
@@ -30,18 +30,15 @@ def labelled(topics: Topics, label: str) -> Topics:
 class Output:
     """Copies messages as they are, and adds actions and statuses.
 
-    What the node itself had said when the bag was recorded moves to `/recorded/...`, so that two
-    runs' words never stand on one topic.
+    What the node itself had said when the bag was recorded moves to `/recorded/...`, and what is
+    there to `/recorded/recorded/...`, so that two runs' words never stand on one topic.
     """
 
     def __init__(self, writer: Writer, recording: Recording, runs: Iterable[Topics]) -> None:
         self._writer = writer
         self._types = typestore()
         said = [name for topics in runs for name in (topics.action, topics.status)]
-        self.moved = {
-            name: EARLIER + name for name in said
-            if name in recording.topics and EARLIER + name not in recording.topics
-        }
+        self.moved = _moves(recording.topics, said)
         self._copied = {
             topic.name: self._copy_of(topic, recording) for topic in recording.topics.values()
         }
@@ -75,3 +72,12 @@ class Output:
             rihs01=digest or _NO_HASH,
             offered_qos_profiles=topic.qos,
         )
+
+
+def _moves(there: Collection[str], said: Iterable[str]) -> dict[str, str]:
+    """Where every topic goes that stands where something will be said, or is moved to."""
+    moves = {}
+    for name in said:
+        while name in there:
+            moves[name] = name = EARLIER + name
+    return moves

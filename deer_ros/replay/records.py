@@ -13,6 +13,9 @@ from deer_ros.data.own_messages import ACTION, STATUS
 from deer_ros.data.recording import Recording
 from deer_ros.data.stamps import stamp_ns
 
+EARLIER = "/recorded"
+"""What a replay puts before the topics on which the node, or a run, had spoken in its input."""
+
 
 @dataclass(frozen=True, eq=False)
 class StepRecord:
@@ -69,20 +72,26 @@ def find_run(path: str | Path) -> list[Path]:
 def read_records(bag: Path, losses: list[str]) -> dict[str, list[StepRecord]]:
     """The steps that a bag tells of, by topic of the actions. losses: takes what is damaged.
 
-    A step is an action with its status; one that has lost its status is taken without costs.
-    Empty where no step was made.
+    A step is an action with its status; one that has lost its status is taken without costs. One
+    that had no answer, as where a picture could not be read, is none. What had been said in the
+    input of a replay is its input's, not its own, unless there is nothing else. Empty where no step
+    was made.
     """
     with Recording(bag) as recording:
-        topics = [t.name for t in recording.topics.values() if t.kinds == (ACTION,)]
+        spoken = [t.name for t in recording.topics.values() if t.kinds == (ACTION,)]
+        own = [name for name in spoken if not name.startswith(EARLIER + "/")]
+        topics = own or spoken
         statuses = {t.name for t in recording.topics.values() if t.kinds == (STATUS,)}
         partner = {_other(name): name for name in topics}
         costs: dict[tuple, object] = {}
         actions: dict[str, list] = {name: [] for name in topics}
         for topic, data in _wanted(recording, {*topics, *(statuses & partner.keys())}):
             message = recording.decode(topic, data)
+            if not message.exit_layer:
+                continue
             if topic in actions:
                 actions[topic].append(message)
-            elif message.exit_layer:
+            else:
                 costs[partner[topic], _key(message)] = message
         losses += recording.losses
     return {

@@ -172,6 +172,37 @@ def test_a_bag_in_which_no_step_is_made_does_not_keep_the_others_from_being_comp
     refused(replay(*bags, "--compare", tmp_path / "nothing", out="third"), "made no step")
 
 
+def test_replays_of_a_replay_go_on_and_are_compared_by_their_own_steps_alone(replay, tmp_path):
+    """As of a bag that the node ran in: what it had said is in the input, moved aside."""
+    bag = write_bag(tmp_path / "0")
+    replay(bag, out="first")
+    for generation in (1, 2, 3):
+        shutil.copytree(tmp_path / "first" / bag.name, tmp_path / str(generation) / "bag")
+        bag = tmp_path / str(generation) / "bag"
+        shutil.rmtree(tmp_path / "first")
+        code, _, _ = replay(bag, out="first")
+        assert code == 0
+        again = f"again_{generation}"
+        code, out, _ = replay(bag, "--compare", tmp_path / "first", out=again)
+        assert code == 0 and "the same in 12 steps" in out
+    with Recording(tmp_path / again / "bag") as recording:
+        kept = {topic.name: topic.count for topic in recording.topics.values()
+                if topic.kind == ACTION}
+    assert kept == {f"{'/recorded' * depth}/deer/action": 12 for depth in range(4)}
+
+
+def test_a_step_without_an_answer_is_no_difference(replay, tmp_path):
+    with RobotBag(tmp_path / "bag") as bag:
+        bag.instruction(START_NS - 1, "open the drawer")
+        for number in range(6):
+            stamp_ns = START_NS + number * 50_000_000
+            bag.picture(STATIC, stamp_ns, number, data=b"\xff\xd8" if number == 3 else None)
+            bag.picture(GRIPPER, stamp_ns, number)
+    replay(bag.path, out="first")
+    code, out, _ = replay(bag.path, "--compare", tmp_path / "first", out="second")
+    assert code == 0 and "the same in 5 steps" in out
+
+
 def test_a_sweep_has_a_topic_and_a_section_for_each_run(replay, tmp_path):
     bag = write_bag(tmp_path / "bag")
     budgets = ("--budget", "exit.max_layer=2", "--budget", "exit.max_layer=6")
