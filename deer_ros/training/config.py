@@ -14,6 +14,7 @@ from deer_ros.training.limits import check_numbers
 
 PARTS = ("tower", "resampler", "embedding", "cross_attention", "blocks")
 """Parts of a model besides its heads, which are always trained."""
+VISION = ("tower", "resampler")
 TRAINED_FROM_NOTHING = ("embedding", "cross_attention", "blocks")
 TRAINED_TO_SEE = ("cross_attention",)
 """What learns where layers know words: they would forget them, few of which are demonstrated."""
@@ -84,9 +85,11 @@ class PolicyPhase:
     paraphrases: a window is told any instruction of the meaning of its own, of `language.tasks`.
     decay_gated_only: weight decay on gated cross-attention alone, as in the original.
     cosine: learning rate falls to a twentieth over each of these phases; else it stays.
+    adam_beta2: of AdamW, how slowly the mean of squared gradients forgets (the original: 0.999).
     trained: parts of the model that learn in the joint phase, of `PARTS`; null: the decoder
-    (`TRAINED_FROM_NOTHING`), its cross-attention alone (`TRAINED_TO_SEE`) after a language phase,
-    or as in the original (`FINE_TUNED`) with `start_from`.
+    (`TRAINED_FROM_NOTHING`), or its cross-attention alone (`TRAINED_TO_SEE`) after a language
+    phase, and without a vision phase `VISION` too; or as in the original (`FINE_TUNED`) with
+    `start_from`.
     shift_px: the static and the gripper camera's pictures are moved by up to so many pixels, each
     by itself. While neither the tower nor the resampler learns and nothing moves, every picture is
     encoded once; else again in every step.
@@ -115,6 +118,7 @@ class PolicyPhase:
     gates: float | None = None
     paraphrases: bool = False
     trained: tuple[str, ...] | None = None
+    adam_beta2: float = 0.99
     shift_px: tuple[int, ...] = (0, 0)
     precision: str = "float32"
     pad_short_episodes: bool = True
@@ -246,9 +250,9 @@ class TrainingConfig:
             return self.policy.trained
         if self.start_from is not None:
             return FINE_TUNED
-        if self.language.steps and not self.policy.meaning_weight:
-            return TRAINED_TO_SEE
-        return TRAINED_FROM_NOTHING
+        knows_words = self.language.steps and not self.policy.meaning_weight
+        parts = TRAINED_TO_SEE if knows_words else TRAINED_FROM_NOTHING
+        return parts if self.vision.steps else (*VISION, *parts)
 
     def check_batches(self, model: DeerConfig, processes: int) -> None:
         """ValueError where so many processes cannot share every batch in training such a model."""

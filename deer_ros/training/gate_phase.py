@@ -27,8 +27,10 @@ class GateTraining(nn.Module):
         self.model = model
 
     def train(self, mode: bool = True) -> GateTraining:
-        """Without dropout in either mode: the poses that are compared are those of run time."""
-        return super().train(False)
+        """Dropout is the gate's alone: the poses that are compared are those of run time."""
+        super().train(False)
+        self.model.head.gate.train(mode)
+        return self
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Mean squared error of the guesses' logarithms, of every exit but the deepest.

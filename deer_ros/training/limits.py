@@ -31,6 +31,7 @@ RULES: dict[str, Rule] = {
     ),
     "gradient_clip": ABOVE_0,
     "holdout": SHARE,
+    "adam_beta2": SHARE,
 }  # fmt: skip
 """By key: what is called alike in several phases is alike."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,8 @@ class PhaseRunner:
         config = self.config
         phase = Phase(
             module, groups, lambda rng: self._here(draw(rng)), schedule,
-            self.folder / f"{name}.pt", config.seed, self.accelerator, gradient_clip,
+            self.folder / f"{name}.pt", (config.seed, zlib.crc32(name.encode())),
+            self.accelerator, gradient_clip,
             config.checkpoint_every_steps, getattr(torch, precision),
         )
         for step, figures in phase:

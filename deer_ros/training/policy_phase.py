@@ -15,6 +15,7 @@ from deer_ros.model.deer import DeerModel
 from deer_ros.model.language import Prompt
 from deer_ros.training.config import PolicyPhase
 from deer_ros.training.losses import action_loss, gather_exits, meaning_loss, split
+from deer_ros.training.trainer import BETAS
 from deer_ros.training.windows import Batch
 
 
@@ -142,15 +143,23 @@ class MultiExitTraining(nn.Module):
             gated = part == "cross_attention" or not phase.decay_gated_only
             (decayed if parameter.ndim >= 2 and gated else plain).append(parameter)
         return [
-            {"params": decayed, "lr": phase.learning_rate, "weight_decay": phase.weight_decay},
-            {"params": plain, "lr": phase.learning_rate, "weight_decay": 0.0},
+            self._group(decayed, phase.learning_rate, phase.weight_decay),
+            self._group(plain, phase.learning_rate),
             self.head_group(),
         ]
 
     def head_group(self) -> dict:
         """The heads, shared and auxiliary, without the gate: what learns in the head-only phase."""
         heads = [p for name, p in self.named_parameters() if _part_of(name) == "head"]
-        return {"params": heads, "lr": self.phase.head_learning_rate, "weight_decay": 0.0}
+        return self._group(heads, self.phase.head_learning_rate)
+
+    def _group(
+        self, parameters: list[nn.Parameter], learning_rate: float, weight_decay: float = 0.0
+    ) -> dict:
+        betas = (BETAS[0], self.phase.adam_beta2)
+        return {
+            "params": parameters, "lr": learning_rate, "weight_decay": weight_decay, "betas": betas,
+        }
 
 
 def features_of(model: DeerModel, batch: Batch) -> Tensor:

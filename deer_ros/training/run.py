@@ -35,7 +35,7 @@ from deer_ros.training.practice_phase import OutcomeBatches, PracticeTraining, s
 from deer_ros.training.shift import shifted
 from deer_ros.training.start import model_from, new_model, open_gates
 from deer_ros.training.trainer import Schedule
-from deer_ros.training.vision_phase import StateBatches, StateRegressor, cache_latents
+from deer_ros.training.vision_phase import StateBatches, StateRegressor, cache_latents, varying
 from deer_ros.training.windows import Look, WindowBatches
 
 # The others wait while the first process reads bags, encodes pictures or evaluates.
@@ -44,6 +44,7 @@ LONGEST_WAIT = timedelta(hours=12)
 Practise = Callable[[Path, Path, Callable[[int, int], None]], Outcomes]
 """Model directory, and a folder to keep and find blocks in -> what came of its exits in closed
 loop; hears of every block's end."""
+
 
 class TrainingRun:
     """One run in `folder`, from what `episodes` yields; `report` hears of every logged step.
@@ -87,6 +88,8 @@ class TrainingRun:
         count = len(self.frames.lengths)
         if count < 2:
             raise ValueError(f"there are {count} episodes; training and validation need two.")
+        if start is None and config.vision.steps:
+            varying(self.frames.states)
         if practise is None and model_config.head.guesses_success and config.practice.steps:
             raise ValueError(
                 "the model's gate guesses success (head.gate_guesses), which it learns in a "

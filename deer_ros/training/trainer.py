@@ -1,8 +1,8 @@
 """One phase of training: steps, schedule, checkpoints. Knows nothing of what is learned.
 
-Everything random in a step is drawn from (seed, step), so a run that was killed and resumed is the
-run that was not. Several processes draw the same batch and take their share of it, so that their
-number changes how fast a model learns, not what.
+Everything random in a step is drawn from (seed, phase, step), so a run that was killed and resumed
+is the run that was not. Several processes draw the same batch and take their share of it, so that
+their number changes how fast a model learns, not what.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+
+BETAS = 0.9, 0.99
+"""Of AdamW, where a group of parameters has none of its own."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,8 @@ class Phase:
     minimised. With several processes, the mean of their losses must be the whole batch's.
     Iterating yields (step, figures of the step) after every step. A checkpoint follows every
     `checkpoint_every_steps`; one that is there is resumed. precision: of what is computed from the
-    parameters, which stay float32.
+    parameters, which stay float32. place: numbers that no other phase of the run has, nor a run
+    with another seed.
     """
 
     def __init__(
@@ -56,7 +60,7 @@ class Phase:
         draw: Callable[[np.random.Generator], tuple[Any, ...]],
         schedule: Schedule,
         checkpoint: Path,
-        seed: int,
+        place: tuple[int, ...],
         accelerator: Accelerator,
         gradient_clip: float = 1.0,
         checkpoint_every_steps: int = 100,
@@ -66,7 +70,7 @@ class Phase:
         self.draw = draw
         self.schedule = schedule
         self.checkpoint = checkpoint
-        self.seed = seed
+        self.place = place
         self.accelerator = accelerator
         self.gradient_clip = gradient_clip
         self.every = checkpoint_every_steps
@@ -77,7 +81,7 @@ class Phase:
             parameter.requires_grad_(True)
         self.trained = {name for name, p in module.named_parameters() if p.requires_grad}
         # Fused: a small model has hundreds of small tensors, and each would be some ten calls.
-        optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.99), fused=True)
+        optimizer = torch.optim.AdamW(groups, betas=BETAS, fused=True)
         self.rates = [group["lr"] for group in optimizer.param_groups]
         self.step = 0
         if checkpoint.exists():
@@ -122,7 +126,7 @@ class Phase:
         self.step = state["step"]
 
     def _train_step(self) -> dict[str, float]:
-        accelerator, place = self.accelerator, (self.seed, self.step)
+        accelerator, place = self.accelerator, (*self.place, self.step)
         rank = accelerator.process_index
         # Dropout differs between processes, as between the parts of one batch.
         torch.manual_seed(hash((*place, rank) if rank else place) & 0xFFFFFFFF)

@@ -24,12 +24,7 @@ class StateRegressor(nn.Module):
         self.tower, self.resampler = model.tower, model.resampler
         self.resample = model.resample
         mean, std = states.mean(axis=0), states.std(axis=0)
-        self.varies = np.flatnonzero(std > 1e-3)
-        if not len(self.varies):
-            raise ValueError(
-                "the demonstrations carry no simulator state that varies; set vision.steps to 0 or "
-                "collect them with `deer collect`."
-            )
+        self.varies = varying(states)
         self.register_buffer("mean", torch.from_numpy(mean[self.varies]))
         self.register_buffer("std", torch.from_numpy(std[self.varies]))
         resampler = model.config.resampler
@@ -44,6 +39,18 @@ class StateRegressor(nn.Module):
         wanted = (states[:, self.varies] - self.mean) / self.std
         # The clip keeps a rare far-off object from ruling the batch.
         return {"state": share * nn.functional.smooth_l1_loss(predicted, wanted.clamp(-4, 4))}
+
+
+def varying(states: np.ndarray) -> np.ndarray:
+    """Which of the states' values vary, int64. ValueError where none do."""
+    found = np.flatnonzero(states.std(axis=0) > 1e-3)
+    if not len(found):
+        raise ValueError(
+            "the demonstrations carry no simulator state that varies, from which the vision phase "
+            "learns; `deer collect` records it. Set vision.steps to 0: tower and resampler learn "
+            "with the policy then, as in config/train/dataset.yaml."
+        )
+    return found
 
 
 class StateBatches:

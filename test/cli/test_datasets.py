@@ -12,6 +12,7 @@ from tiny_model import tiny_config, write_tiny_model
 
 from deer_ros.cli.main import main
 from deer_ros.model.schema import to_dict
+from deer_ros.resources import share
 
 STRETCHES = (("open the drawer", 0, 7), ("close the drawer", 8, 15), ("open the drawer", 16, 22))
 
@@ -47,6 +48,23 @@ def test_a_model_is_trained_on_a_dataset(config, dataset, tmp_path, capsys):
     assert train(config, dataset, tmp_path / "run", "--json") == 0
     model = json.loads(capsys.readouterr().out)["model"]
     assert main(["info", model]) == 0
+
+
+def test_a_refused_vision_phase_can_be_left_out_in_the_same_folder(
+    config, dataset, tmp_path, capsys
+):
+    assert train(config, dataset, tmp_path / "run", "--set", "vision.steps=2") == 2
+    said = capsys.readouterr().err
+    assert "Set vision.steps to 0" in said and said.count("\n") == 1
+    assert train(config, dataset, tmp_path / "run") == 0
+
+
+def test_the_configuration_for_datasets_trains_on_them(dataset, tmp_path):
+    few = ("policy.steps=2", "policy.window=4", "policy.batch_windows=2")
+    changes = [word for change in few for word in ("--set", change)]
+    file = share() / "config/train/dataset.yaml"
+    assert train(file, dataset, tmp_path / "run", *changes) == 0
+    assert main(["info", str(tmp_path / "run/model")]) == 0
 
 
 def test_a_model_is_calibrated_on_a_dataset(dataset, tmp_path, capsys):

@@ -12,9 +12,11 @@ from made_up_runs import Recorder, config, made_up_episodes
 from safetensors.torch import load_file
 from tiny_model import tiny_config
 
+from deer_ros.model.deer import DeerModel
 from deer_ros.observation import Observation
 from deer_ros.policy import DeerPolicy
 from deer_ros.training.config import GatePhase
+from deer_ros.training.gate_phase import GateTraining
 from deer_ros.training.run import TrainingRun
 
 HEAD = dataclasses.replace(tiny_config().head, gate_width=16)
@@ -35,6 +37,15 @@ def test_only_the_gate_learns_in_its_phase(tmp_path):
     after = load_file(run(tmp_path / "b", steps=3)[0] / "model.safetensors")
     differ = {name for name in before if not torch.equal(before[name], after[name])}
     assert differ and all(name.startswith("head.gate.") for name in differ)
+
+
+def test_dropout_is_the_gates_alone(tmp_path):
+    head = dataclasses.replace(HEAD, gate_dropout=0.5, mlp_dropout=0.5)
+    training = GateTraining(DeerModel(tiny_config(head=head))).train()
+    dropping = {name for name, part in training.named_modules()
+                if isinstance(part, torch.nn.Dropout) and part.training}
+    assert dropping == {"model.head.gate.dropout"}
+    assert not training.eval().model.head.gate.dropout.training
 
 
 def test_the_guesses_come_near_the_distances_to_full_depth(tmp_path):

@@ -17,6 +17,7 @@ from deer_ros.policy import DeerPolicy
 from deer_ros.training.config import TrainingConfig
 from deer_ros.training.policy_phase import MultiExitTraining
 from deer_ros.training.run import TrainingRun
+from deer_ros.training.windows import WindowBatches
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -59,10 +60,16 @@ def test_a_run_leaves_a_model_directory_that_the_policy_runs(tmp_path):
     assert "auxiliary" not in json.dumps(list(policy.model.state_dict()))
 
 
-def test_a_tiny_run_learns_to_replay_its_episodes_at_every_exit(tmp_path):
+@pytest.mark.parametrize("vision_steps", [200, 0])
+def test_a_tiny_run_learns_to_replay_its_episodes_at_every_exit(tmp_path, vision_steps):
+    """Without a vision phase, from what robots and datasets bring: no simulator's state."""
     recorder = Recorder()
-    setting = config(200, 250, 0, 125, learning_rate=3e-3, head_learning_rate=3e-3, batch_windows=8)
-    folder = TrainingRun(setting, made_up_episodes(4), tmp_path, recorder)()
+    setting = config(
+        vision_steps, 250, 0, 125, learning_rate=3e-3, head_learning_rate=3e-3, batch_windows=8)
+    shown = made_up_episodes(4)
+    if vision_steps == 0:
+        shown = [dataclasses.replace(episode, state=None) for episode in shown]
+    folder = TrainingRun(setting, shown, tmp_path, recorder)()
     policy = DeerPolicy.from_pretrained(folder, device="cpu")
     for exit_layer in policy.config.exit_layers:
         errors = []
@@ -73,6 +80,28 @@ def test_a_tiny_run_learns_to_replay_its_episodes_at_every_exit(tmp_path):
                 errors.append(np.abs(step.action[:2] - action[:2]).mean())
         # Always answering zero would be wrong by 0.5.
         assert np.mean(errors) < 0.2, exit_layer
+
+
+def test_no_two_steps_of_a_run_draw_alike(tmp_path, monkeypatch):
+    """Of all phases: the second pass over the windows is another one."""
+    drawn = []
+
+    def draw(batches, rng, *_args):
+        drawn.append(rng.bit_generator.state["state"]["state"])
+        return original(batches, rng, *_args)
+
+    original = WindowBatches.draw
+    monkeypatch.setattr(WindowBatches, "draw", draw)
+    TrainingRun(config(log_every_steps=100), made_up_episodes(), tmp_path, Recorder())()
+    held = np.random.default_rng(0).bit_generator.state["state"]["state"]
+    learned = [state for state in drawn if state != held]
+    assert len(learned) == len(set(learned)) == 6 + 2
+
+
+def test_demonstrations_without_a_state_are_refused_before_the_vision_phase(tmp_path):
+    blind = [dataclasses.replace(episode, state=None) for episode in made_up_episodes()]
+    with pytest.raises(ValueError, match=r"no simulator state.*vision\.steps to 0"):
+        TrainingRun(config(), blind, tmp_path, Recorder())
 
 
 def test_the_head_phase_leaves_the_layers_as_they_were(tmp_path):
