@@ -153,7 +153,7 @@ def _episode(
         gripper=columns["rgb_gripper"],
         stamps_ns=np.arange(len(frames), dtype=np.int64) * 1_000_000_000 // RATE_HZ,
         actions=_actions(columns["rel_actions"], action, source),
-        proprioception=_proprioception(columns["robot_obs"], source),
+        proprioception=proprioception(columns["robot_obs"], source),
         proprioception_names=PROPRIOCEPTION_NAMES,
         source=source,
     )
@@ -182,8 +182,9 @@ def _actions(values: np.ndarray, units: ActionUnits, source: str) -> np.ndarray:
     return np.column_stack([pose, values[:, 6]]).astype(np.float32)
 
 
-def _proprioception(observed: np.ndarray, source: str) -> np.ndarray:
-    """Of robot_obs: position, Euler angles, fingers' width, seven joints, last gripper action."""
+def proprioception(observed: np.ndarray, source: str) -> np.ndarray:
+    """What `PROPRIOCEPTION_NAMES` names, float32 (T, 15), out of robot_obs (T, 15), which has
+    position, Euler angles, fingers' width, seven joints and the last gripper action."""
     if observed.shape[1:] != (15,):
         raise ValueError(
             f"episode {source}: robot_obs are of shape {observed.shape[1:]}, not (15,)"

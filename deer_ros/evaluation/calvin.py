@@ -16,6 +16,9 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import yaml
 
+from deer_ros.data.calvin import PROPRIOCEPTION_NAMES, CalvinUnits, proprioception
+from deer_ros.data.episode import columns_of
+from deer_ros.data.units import from_twist, to_twist
 from deer_ros.evaluation.calvin_chains import CHAIN_LENGTH, Chain, State
 from deer_ros.evaluation.episode import (
     Environment,
@@ -24,6 +27,7 @@ from deer_ros.evaluation.episode import (
     mean_per_step,
     run_episode,
 )
+from deer_ros.model.config import ActionConfig, DeerConfig
 from deer_ros.observation import Observation
 from deer_ros.policy import DeerPolicy
 
@@ -138,8 +142,8 @@ def start(
     model: str | None, device: str, dtype: str, dataset: str
 ) -> Callable[[Job], ChainResult]:
     """Load a policy and the simulator; what runs a job."""
-    environment = CalvinEnvironment(dataset)
     policy = DeerPolicy.from_pretrained(model, device, dtype)
+    environment = CalvinEnvironment(dataset, policy.config)
 
     def run(job: Job) -> ChainResult:
         setting, number, chain = job
@@ -174,9 +178,18 @@ def check_installation(dataset: str | Path) -> None:
 class CalvinEnvironment:
     """CALVIN's table as a `ChainEnvironment`."""
 
-    def __init__(self, dataset: str | Path) -> None:
-        """Start the simulator. Raises as `check_installation` does."""
+    def __init__(self, dataset: str | Path, config: DeerConfig) -> None:
+        """Start the simulator. config: of the policy, whose actions come into CALVIN's units.
+
+        Raises as `check_installation` does, and ValueError where the policy is of another frame or
+        reads what CALVIN's robot does not tell.
+        """
         check_installation(dataset)
+        self._scales = _scales(config.action)
+        sensed = config.proprioception
+        self._columns = (
+            None if sensed is None else columns_of(sensed.layout, PROPRIOCEPTION_NAMES)
+        )
         cameras = {"rgb_obs": ["rgb_static", "rgb_gripper"], "depth_obs": []}
         self._env = import_module("calvin_env.envs.play_table_env").get_env(
             Path(dataset) / "validation", obs_space=cameras, show_gui=False
@@ -186,7 +199,7 @@ class CalvinEnvironment:
         self._state_of = import_module(
             "calvin_agent.evaluation.utils"
         ).get_env_state_for_initial_condition
-        self._pictures: dict[str, np.ndarray] = {}
+        self._seen: dict[str, Any] = {}
         self._task = ""
         self._before: Any = None
         self.instruction = ""
@@ -195,7 +208,7 @@ class CalvinEnvironment:
     def reset(self, start: State) -> None:
         """Put the table into a state, and the robot where it starts."""
         robot, scene = self._state_of(start)
-        self._pictures = self._env.reset(robot_obs=robot, scene_obs=scene)["rgb_obs"]
+        self._seen = self._env.reset(robot_obs=robot, scene_obs=scene)
 
     def begin(self, task: str) -> None:
         """Ask for a task: done is what has changed as it says since now."""
@@ -205,15 +218,29 @@ class CalvinEnvironment:
         self.success = False
 
     def observation(self) -> Observation:
-        """Both cameras' pictures."""
-        return Observation(self._pictures["rgb_static"], self._pictures["rgb_gripper"])
+        """Both cameras' pictures, and what the policy reads of the robot's state."""
+        pictures, sensed = self._seen["rgb_obs"], None
+        if self._columns is not None:
+            observed = np.asarray(self._seen["robot_obs"], np.float64)[None]
+            sensed = proprioception(observed, "CALVIN's simulator")[0, self._columns]
+        return Observation(pictures["rgb_static"], pictures["rgb_gripper"], sensed)
 
     def step(self, action: np.ndarray, gripper: float) -> None:
         """One control period of 1/30 s: a displacement of the target pose, as CALVIN takes it."""
-        state, _, _, now = self._env.step(np.append(action, gripper).astype(np.float64))
-        self._pictures = state["rgb_obs"]
+        move = np.asarray(action, np.float64) * self._scales
+        self._seen, _, _, now = self._env.step(np.append(move, gripper))
         done = self._tasks.get_task_info_for_set(self._before, now, {self._task})
         self.success = self.success or bool(done)
+
+
+def _scales(action: ActionConfig) -> np.ndarray:
+    """Factors from the policy's units at its rate to CALVIN's at its own, (6,)."""
+    if action.frame != "world":
+        raise ValueError(
+            f"the model's actions are in the frame {action.frame!r}; CALVIN's robot takes them in "
+            "the frame 'world'."
+        )
+    return from_twist(to_twist(np.ones(6), action), CalvinUnits()).astype(np.float64)
 
 
 def words() -> dict[str, tuple[str, ...]]:

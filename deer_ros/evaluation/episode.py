@@ -51,16 +51,18 @@ class Setting:
     def apply(self, policy: DeerPolicy) -> int | None:
         """Tell the policy; the `exit_layer` for its steps. ValueError where it does not fit.
 
-        A budget's tracking starts anew, so that episodes do not depend on their order.
+        A budget's tracking starts anew, and layers that one of memory let go of are read again, so
+        that episodes do not depend on their order.
         """
         config = policy.config
+        policy.set_thresholds(config.thresholds, config.metric)
+        policy.adopt(policy.load_layers(None))
         if self.preset is not None:
             policy.set_preset(self.preset)
             return None
         if self.thresholds is not None:
             policy.set_thresholds(self.thresholds, config.metric)
             return None
-        policy.set_thresholds(config.thresholds, config.metric)
         if self.budget is not None:
             policy.set_budget(self.budget)
             return None

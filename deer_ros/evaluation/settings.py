@@ -81,12 +81,13 @@ def presets(config: DeerConfig, listed: str) -> list[Setting]:
 
 def budgets(texts: Iterable[str]) -> list[Setting]:
     """Of texts like `average_gflops=0.01,scope=step,tracking=no`."""
-    return [Setting(text, budget=_budget(text)) for text in texts]
+    return [Setting(text, budget=_budget(text, "--budget")) for text in texts]
 
 
 def average_gflops(listed: str) -> list[Setting]:
     """Of comma-separated figures for the language model."""
-    return budgets(f"average_gflops={text}" for text in filter(None, listed.split(",")))
+    named = (f"average_gflops={text}" for text in filter(None, listed.split(",")))
+    return [Setting(text, budget=_budget(text, "--average-gflops")) for text in named]
 
 
 def check_names(settings: Sequence[Setting]) -> None:
@@ -149,30 +150,30 @@ def check_budgets(
             ) from error
 
 
-def _budget(text: str) -> Budget:
+def _budget(text: str, option: str) -> Budget:
     kinds = {field.name: field.type for field in dataclasses.fields(Budget)}
     values: dict[str, object] = {}
     for part in text.split(","):
         name, equals, value = part.partition("=")
         if not equals or name not in kinds:
             raise ValueError(
-                f"--budget has {part!r}; it must be NAME=VALUE with one of {', '.join(kinds)}."
+                f"{option} has {part!r}; it must be NAME=VALUE with one of {', '.join(kinds)}."
             )
-        values[name] = _value(name, value, kinds[name])
+        values[name] = _value(name, value, kinds[name], option)
     budget = Budget(**values)
     if not budget.limits:
-        raise ValueError(f"--budget {text} limits nothing; name one, such as average_gflops.")
+        raise ValueError(f"{option} {text} limits nothing; name one, such as average_gflops.")
     return budget
 
 
-def _value(name: str, text: str, kind: str) -> object:
+def _value(name: str, text: str, kind: str, option: str) -> object:
     if kind == "bool":
         if text not in _SWITCH:
-            raise ValueError(f"--budget has {name}={text}; it must be yes or no.")
+            raise ValueError(f"{option} has {name}={text}; it must be yes or no.")
         return _SWITCH[text]
     if kind == "str":
         return text
     try:
         return float(text)
     except ValueError as error:
-        raise ValueError(f"--budget has {name}={text}; it must be a number.") from error
+        raise ValueError(f"{option} has {name}={text}; it must be a number.") from error

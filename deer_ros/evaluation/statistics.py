@@ -138,8 +138,10 @@ def above_line(
 ) -> Interval:
     """Success of a setting less that of random choice between two fixed exits at equal cost.
 
-    That choice, step by step in the right proportion, is what lies on the straight line through the
-    two in a diagram of success against cost. The setting's cost is drawn anew with its episodes.
+    That choice, made for whole episodes, is a point near the straight line through the two in a
+    diagram of success against mean cost of a step; not quite on it, as episodes of the exit that
+    fails more are longer and weigh more in a mean over steps. The setting's cost is drawn anew with
+    its episodes.
 
     Args:
         strata: per task (episodes, 9): for the setting, the cheaper and the dearer exit in turn
@@ -150,7 +152,9 @@ def above_line(
         success, cost, steps = (means[..., part::3] for part in range(3))
         per_step = cost / steps
         width = per_step[..., 2] - per_step[..., 1]
-        share = (per_step[..., 0] - per_step[..., 1]) / width
+        of_steps = (per_step[..., 0] - per_step[..., 1]) / width
+        cheap, dear = (1 - of_steps) * steps[..., 2], of_steps * steps[..., 1]
+        share = dear / (cheap + dear)  # of episodes
         line = success[..., 1] + share * (success[..., 2] - success[..., 1])
         return success[..., 0] - line
 

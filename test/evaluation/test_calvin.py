@@ -13,10 +13,12 @@ from tiny_model import tiny_config, write_tiny_model
 
 from deer_ros import DeerPolicy, Observation
 from deer_ros.cli.main import main
+from deer_ros.data.calvin import GRIPPER_WIDTH
 from deer_ros.evaluation import calvin
 from deer_ros.evaluation.calvin import ChainResult, run_chain, score
 from deer_ros.evaluation.calvin_chains import Chain, chains
 from deer_ros.evaluation.episode import Episode, Setting, run_episode
+from deer_ros.model.config import ActionConfig, ProprioceptionConfig
 
 TASKS = ("open_drawer", "close_drawer", "turn_on_led", "stack_block", "place_in_slider")
 CHAIN = Chain({"led": 0}, TASKS)
@@ -171,18 +173,20 @@ import numpy as np
 
 class Env:
     def __init__(self):
-        self.log = []
+        self.actions = []
         self.steps = 0
     def observe(self):
         return {"rgb_obs": {"rgb_static": np.zeros((200, 200, 3), np.uint8),
-                            "rgb_gripper": np.zeros((84, 84, 3), np.uint8)}}
+                            "rgb_gripper": np.zeros((84, 84, 3), np.uint8)},
+                "robot_obs": np.arange(15.0)}
     def reset(self, robot_obs, scene_obs):
         assert (robot_obs, scene_obs["drawer"] in ("open", "closed")) == ("robot", True)
         return self.observe()
     def get_info(self):
         return {"steps": self.steps}
     def step(self, action):
-        assert action.shape == (7,) and action[6] in (-1, 1) and abs(action[:6]).max() <= 1
+        assert action.shape == (7,) and action[6] in (-1, 1) and abs(action[:6]).max() <= 4 / 3
+        self.actions.append(action)
         self.steps += 1
         return self.observe(), 0, False, self.get_info()
 
@@ -240,6 +244,39 @@ def evaluate(*arguments) -> int:
     return main(["evaluate", "--env", "calvin", *map(str, arguments)])
 
 
+def calvin_environment(installed: Path, **changes) -> calvin.CalvinEnvironment:
+    environment = calvin.CalvinEnvironment(installed / "task_D_D", tiny_config(**changes))
+    (chain,) = chains(1)
+    environment.reset(chain.start)
+    environment.begin(chain.tasks[0])
+    return environment
+
+
+def test_actions_are_brought_into_the_simulators_units(installed):
+    """0.02 m at 30 Hz are 0.6 m/s; a model of 0.04 m at 20 Hz means 0.8 m/s by the same number."""
+    action = np.array([0.3, -0.3, 0.1, 0.2, -0.2, 0.1], np.float32)
+    for units, factors in (((30.0, 0.02, 0.05), (1, 1)), ((20.0, 0.04, 0.05), (4 / 3, 2 / 3))):
+        rate_hz, linear_scale, angular_scale = units
+        environment = calvin_environment(installed, action=ActionConfig(
+            rate_hz=rate_hz, linear_scale=linear_scale, angular_scale=angular_scale))
+        environment.step(action, 1.0)
+        (taken,) = environment._env.actions
+        np.testing.assert_allclose(taken[:6], action * np.repeat(factors, 3), rtol=1e-6)
+    np.testing.assert_array_equal(taken[6], 1.0)
+    with pytest.raises(ValueError, match="frame 'tool'"):
+        calvin_environment(installed, action=ActionConfig(frame="tool"))
+
+
+def test_what_a_model_reads_of_the_robot_comes_as_in_the_dataset(installed):
+    names = (GRIPPER_WIDTH, "end_effector.y", "joint.panda_joint1")
+    layout = ProprioceptionConfig(names, (0.0,) * 3, (1.0,) * 3)
+    environment = calvin_environment(installed, proprioception=layout)
+    np.testing.assert_array_equal(environment.observation().proprioception, [6.0, 1.0, 7.0])
+    strange = ProprioceptionConfig(("joint.elbow",), (0.0,), (1.0,))
+    with pytest.raises(ValueError, match=r"lacks joint\.elbow"):
+        calvin_environment(installed, proprioception=strange)
+
+
 def test_the_command_runs_the_chains_and_says_what_the_papers_table_says(
     installed, folder, capsys, monkeypatch
 ):
@@ -273,7 +310,7 @@ def test_without_a_setting_the_models_own_thresholds_run(installed, folder, caps
 
 
 def test_the_first_line_of_the_first_annotation_is_the_instruction(installed):
-    environment = calvin.CalvinEnvironment(installed / "task_D_D")
+    environment = calvin.CalvinEnvironment(installed / "task_D_D", tiny_config())
     environment.begin(chains(3)[0].tasks[0])
     assert environment.instruction == "open the drawer"
 

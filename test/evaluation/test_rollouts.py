@@ -8,6 +8,7 @@ from tiny_model import tiny_config, write_tiny_model
 
 from deer_ros.budget.budget import Budget
 from deer_ros.budget.cost import CostModel
+from deer_ros.budget.memory import weights_mib
 from deer_ros.evaluation.episode import Setting
 from deer_ros.evaluation.rollouts import Job, start
 from deer_ros.observation import Observation
@@ -38,6 +39,20 @@ def test_a_budget_is_for_what_is_said_now(tmp_path):
     setting = Setting("tight", budget=Budget(peak_gflops=1.1 * least))
     rollout = start(str(model), Still, 2)(Job(setting, "task", 0, "task"))
     assert rollout.exits == {2: 2}
+
+
+def test_settings_after_a_budget_of_memory_run_as_deep_as_before_it(tmp_path):
+    model = write_tiny_model(tmp_path / "model")
+    least_mib = weights_mib(tiny_config(), 2, "float32")
+    tight = Setting("tight", budget=Budget(memory_mib=1.01 * least_mib))
+    run = start(str(model), Still, 2)
+    for after, exits in (
+        (Setting("full depth", exit_layer=6), {6: 2}),
+        (Setting("all the way"), {6: 2}),
+        (Setting("never", thresholds=(0.0, 0.0, 0.0)), {6: 2}),
+    ):
+        assert run(Job(tight, "task", 0, "task")).exits == {2: 2}
+        assert run(Job(after, "task", 0, "task")).exits == exits
 
 
 def test_torch_keeps_its_threads_unless_told_otherwise(tmp_path):

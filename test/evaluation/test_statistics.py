@@ -212,6 +212,13 @@ def test_long_episodes_weigh_as_many_steps_as_they_have():
     assert above_line([rows]).estimate == pytest.approx(1 - 0.1)
 
 
+def test_a_choice_for_whole_episodes_is_measured_by_its_own_success_though_they_differ_in_length():
+    """Half of the episodes along either exit; those of the worse one are four times as long."""
+    cheap, dear = [0.5, 40.0, 40.0], [0.9, 30.0, 10.0]
+    rows = np.array([[*mine, *cheap, *dear] for mine in (cheap, dear)])
+    assert above_line([rows]).estimate == pytest.approx(0.0, abs=1e-12)
+
+
 def test_a_line_needs_two_costs():
     rows = np.ones((4, 9))
     with pytest.raises(ValueError, match="second costs more"):
