@@ -85,7 +85,7 @@ def generate_launch_description() -> LaunchDescription:
         ),
         DeclareLaunchArgument(
             "task",
-            default_value="reach",
+            default_value="drawer-open",
             description="of the simulated robot, which publishes the task's instruction",
         ),
         DeclareLaunchArgument(

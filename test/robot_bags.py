@@ -65,6 +65,12 @@ class RobotBag:
         self.put("/recorded/twist", "geometry_msgs/msg/TwistStamped", stamp_ns + 3_000_000,
                  header(stamp_ns, frame_id), twist(vector(*values[:3]), vector(*values[3:])))
 
+    def pose(self, stamp_ns: int, frame_id: str) -> None:
+        point, turn, pose = (
+            TYPES.types[f"geometry_msgs/msg/{n}"] for n in ("Point", "Quaternion", "Pose"))
+        self.put("/end_effector/pose", "geometry_msgs/msg/PoseStamped", stamp_ns,
+                 header(stamp_ns, frame_id), pose(point(1.0, 2.0, 3.0), turn(0.0, 0.0, 0.0, 1.0)))
+
     def opening(self, recorded_ns: int, value: float) -> None:
         self.put("/recorded/gripper", "std_msgs/msg/Float64", recorded_ns, value)
 

@@ -31,7 +31,7 @@ DEFAULTS = {
     "log_level": "info",
     "respawn": "false",
     "sim": "false",
-    "task": "reach",
+    "task": "drawer-open",
     "record": "",
 }
 REPLAY_DEFAULTS = {

@@ -39,7 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         "LIBERO's suites. calvin: chains of five tasks. The last two are to be "
                         "installed by the user")
     settings = parser.add_argument_group(
-        "settings", "the model's own thresholds and full depth are always among them"
+        "settings", "the model's own thresholds and full depth are always among them; with --env "
+        "calvin one of them runs, and only if nothing is asked for"
     )
     settings.add_argument("--exits", default="",
                           help="fixed exits to run, comma-separated layers, or 'all'")

@@ -55,7 +55,9 @@ class Names:
         for rule in remappings:
             before, separator, after = rule.partition(":=")
             if not (separator and before.strip() and after.strip()):
-                raise ValueError(f"--remap is {rule!r}; it must be from:=to, two names of topics.")
+                raise ValueError(
+                    f"the remapping {rule!r} is none; it must be from:=to, two names of topics."
+                )
             self._to[_full(before.strip())] = _full(after.strip())
 
     def __call__(self, name: str) -> str:
@@ -77,7 +79,8 @@ def find_topics(recording: Recording, names: Names, transport: str | None) -> To
         raise BagError(
             recording.path,
             f"it lacks {', '.join(missing)}; its topics are: {_there(recording)}. Say which are "
-            f"the cameras' with --remap (image.transport is {transport!r})",
+            "the cameras' by --remap, or remap:= of a launch file (image.transport is "
+            f"{transport!r})",
         )
     topics = Topics(
         cameras={camera: _camera(names, camera, transport) for camera in CAMERAS},

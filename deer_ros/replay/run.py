@@ -199,7 +199,10 @@ class _Bag:
     def _on_pose(self, message: Any) -> None:
         time_ns = stamp_ns(message.header.stamp)
         for run in self._runs:
-            pose = pose_of(message, run.settings.action_frame_id)
+            # As in a demonstration: `deer collect` records it in `world`.
+            is_fixed = message.header.frame_id in ("", WORLD)
+            frame_id = message.header.frame_id if is_fixed else run.settings.action_frame_id
+            pose = pose_of(message, frame_id)
             run.stepper.robot = run.stepper.robot.with_pose(pose, time_ns)
 
     def _on_joints(self, message: Any) -> None:

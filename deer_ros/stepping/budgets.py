@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 PREFIX = "budget."
 OPTIONS = ("confidence", "scope", "solver", "tracking")
+EXIT_PREFIX = "exit."
 NAMES = tuple(field.name for field in dataclasses.fields(Budget))
 LIMITS = tuple(name for name in NAMES if name not in OPTIONS)
 
@@ -94,11 +95,12 @@ def check(policy: DeerPolicy, plan: Plan) -> None:
     try:
         policy.check_budget(plan.budget, **plan.budget_arguments)
     except BudgetError as error:
-        raise BudgetError(
-            f"{in_parameters_words(str(error))} Several parameters change at once with `deer set`."
-        ) from error
+        said = in_parameters_words(str(error))
+        how = "the service `set_parameters_atomically`" if EXIT_PREFIX in said else "`deer set`"
+        raise BudgetError(f"{said} Several parameters change at once with {how}.") from error
 
 
 def in_parameters_words(sentence: str) -> str:
     """With budgets called as the parameters are."""
-    return re.sub(rf"(?<![\w.])({'|'.join(LIMITS)})\b", rf"{PREFIX}\1", sentence)
+    sentence = re.sub(rf"(?<![\w.])({'|'.join(LIMITS)})\b", rf"{PREFIX}\1", sentence)
+    return re.sub(r"(?<![\w.])steps_per_decision\b", rf"{EXIT_PREFIX}\g<0>", sentence)

@@ -48,15 +48,6 @@ class Robot(RobotBag):
         self.picture(GRIPPER, stamp_ns, number)
         return stamp_ns
 
-    def twist_in(self, frame_id: str, stamp_ns: int) -> None:
-        twist = new("Twist", new("Vector3", 0.1, 0.0, 0.0), new("Vector3", 0.0, 0.0, 0.0))
-        self.put(TWIST, "geometry_msgs/msg/TwistStamped", stamp_ns, header(stamp_ns, frame_id),
-                 twist)
-
-    def pose_in(self, frame_id: str, stamp_ns: int) -> None:
-        pose = new("Pose", new("Point", 1.0, 2.0, 3.0), new("Quaternion", 0.0, 0.0, 0.0, 1.0))
-        self.put(POSE, "geometry_msgs/msg/PoseStamped", stamp_ns, header(stamp_ns, frame_id), pose)
-
     def joints(self, stamp_ns: int, **positions: float) -> None:
         self.joint_message(stamp_ns, list(positions), list(positions.values()))
 
@@ -70,7 +61,10 @@ def with_frames(path: Path, kind: str, *frame_ids: str) -> Path:
     with Robot(path) as bag:
         for number, frame_id in enumerate(frame_ids):
             stamp_ns = bag.frame(number, twist=kind != "twist")
-            getattr(bag, f"{kind}_in")(frame_id, stamp_ns)
+            if kind == "pose":
+                bag.pose(stamp_ns, frame_id)
+            else:
+                bag.twist(stamp_ns, [0.1] * 6, frame_id)
     return path
 
 
@@ -106,7 +100,7 @@ def test_a_hole_in_what_was_said_ends_the_episode_as_one_in_the_pictures_does(tm
                     for kind in ("twist", "pose", "joints")}
             stamp_ns = bag.frame(number, says["twist"])
             if says["pose"]:
-                bag.pose_in("base_link", stamp_ns)
+                bag.pose(stamp_ns, "base_link")
             if says["joints"]:
                 bag.joints(stamp_ns, a=number)
     before, after = read(tmp_path / "bag")
@@ -192,7 +186,7 @@ def test_joints_without_names_or_positions_leave_the_pose_its_names(tmp_path, na
     with Robot(tmp_path / "bag") as bag:
         for number in range(4):
             stamp_ns = bag.frame(number)
-            bag.pose_in("", stamp_ns)
+            bag.pose(stamp_ns, "")
             bag.joint_message(stamp_ns, names, positions)
     (episode,) = read(tmp_path / "bag")
     assert episode.proprioception_names == POSE_NAMES
@@ -213,7 +207,7 @@ def no_stamps_on(topic: str):
     """Six frames in which these stamps are 0."""
     def write(path: Path) -> Path:
         with Robot(path) as bag:
-            bag.pose_in("", START_NS)
+            bag.pose(START_NS, "")
             for number in range(6):
                 stamp_ns = START_NS + number * PERIOD_NS
                 said_ns = 0 if topic == TWIST else stamp_ns
@@ -245,7 +239,7 @@ def never_at_a_picture(path: Path) -> Path:
     with Robot(path) as bag:
         bag.twist(START_NS - SECOND, [0.1] * 6)
         for number in range(3):
-            bag.pose_in("", bag.frame(number, twist=False))
+            bag.pose(bag.frame(number, twist=False), "")
     return path
 
 

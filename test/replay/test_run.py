@@ -176,6 +176,17 @@ def test_a_velocity_in_another_frame_is_refused_not_compared_with(model, tmp_pat
         assert not result.refused
 
 
+@pytest.mark.parametrize("frame_id", ["tool0", "world", "base_link", ""])
+def test_a_pose_is_taken_in_the_frames_that_it_is_learned_in(model, tmp_path, frame_id):
+    with RobotBag(tmp_path / "bag") as bag:
+        bag.instruction(START_NS - SECOND, INSTRUCTIONS[0])
+        bag.pose(START_NS, frame_id)
+        for topic in (STATIC, GRIPPER):
+            bag.picture(topic, START_NS, 0)
+    refused = replay(model, tmp_path / "bag", tmp_path / "out").refused
+    assert list(refused.values()) == ([1] if frame_id == "tool0" else [])
+
+
 def test_an_earlier_run_in_the_bag_is_what_is_compared_with_and_keeps_apart(model, tmp_path):
     first = replay(model, write_bag(tmp_path / "bag", recorded=False), tmp_path / "first")
     second = replay(model, tmp_path / "first", tmp_path / "second")

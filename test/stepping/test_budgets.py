@@ -153,4 +153,5 @@ def test_sentences_call_budgets_as_the_parameters_are_called():
     assert in_parameters_words(sentence) == (
         "budget.average_gflops is 1; raise budget.average_gflops, or lower budget.peak_gflops or "
         "exit.latency_ms")
+    assert in_parameters_words("steps_per_decision is 2") == "exit.steps_per_decision is 2"
     assert set(OPTIONS) | set(LIMITS) == set(NAMES)

@@ -11,7 +11,7 @@ from deer_ros.stepping.table import LIVE, START, TRUTH, Row, matching, number, o
 SIDE = number(16, 2048)
 
 TABLE = (
-    Row("task", str, "reach", "", one_of(*TASKS), LIVE, "Taken at the next ~/reset."),
+    Row("task", str, "drawer-open", "", one_of(*TASKS), LIVE, "Taken at the next ~/reset."),
     Row("seed", int, 0, "", number(0, 1_000_000_000), LIVE,
         "Of start and goal places; taken at the next ~/reset."),
     Row("lockstep", bool, False, "", TRUTH, START,
