@@ -19,7 +19,7 @@ from deer_ros.calibration.features import Features, reference_layer
 from deer_ros.calibration.original import REFERENCE_LAYER, draw_windows
 from deer_ros.calibration.rollout import Rollout, roll_out
 from deer_ros.model.action_head import ActionHead
-from deer_ros.model.config import DeerConfig
+from deer_ros.model.config import COMPARING, DeerConfig
 
 Progress = Callable[[str, int, int], None]
 """What is being done, how many of its parts are done, of how many."""
@@ -58,6 +58,18 @@ class Settings:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {least}.")
 
 
+def check_fits(settings: Settings, config: DeerConfig) -> None:
+    """ValueError where such a model cannot be calibrated so."""
+    metric = settings.metric or config.metric
+    config.check_metric(metric)
+    first = config.exit_layers[0]
+    if settings.method == "original" and first == REFERENCE_LAYER and metric in COMPARING:
+        raise ValueError(
+            f"the method original compares the first exit with layer {REFERENCE_LAYER}, which is "
+            "this model's first exit itself; use the method run-time."
+        )
+
+
 def needed_layers(config: DeerConfig, method: str) -> tuple[int, ...]:
     """Layers whose features a calibration needs, increasing."""
     reference = REFERENCE_LAYER if method == "original" else reference_layer(config.exit_layers)
@@ -75,10 +87,10 @@ def calibrate(
 ) -> Calibration:
     """The whole calibration, from features after `needed_layers`.
 
-    Raises ValueError where there are too few episodes, or too short ones.
+    Raises ValueError where there are too few episodes, or too short ones, and as `check_fits`.
     """
+    check_fits(settings, config)
     metric = settings.metric or config.metric
-    config.check_metric(metric)
     solving, held_out = split(len(features.lengths), settings.holdout, settings.seed)
     solving_features = features.chosen(solving)
     gathered, episode, thresholds = _gather(head, config, solving_features, settings, metric)

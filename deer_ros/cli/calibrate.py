@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -92,24 +93,28 @@ def _calibrate(
 ) -> Calibration:
     import dataclasses
 
-    from deer_ros.calibration.calibrate import calibrate, needed_layers
+    from deer_ros.calibration.calibrate import calibrate, check_fits, needed_layers
     from deer_ros.calibration.features import gather_features
     from deer_ros.checkpoint.fingerprint import weights_fingerprint
     from deer_ros.data.lerobot_keys import LeRobotKeys
     from deer_ros.data.readers import read_all_episodes
+    from deer_ros.data.survey import Survey
     from deer_ros.policy import DeerPolicy
 
     policy = DeerPolicy.from_pretrained(folder, arguments.device, arguments.dtype)
     # Before the demonstrations, which take their time.
-    policy.config.check_metric(settings.metric or policy.config.metric)
+    check_fits(settings, policy.config)
     fingerprint = weights_fingerprint(folder)
     keys = LeRobotKeys.parse(arguments.lerobot)
     episodes = read_all_episodes(
         data, policy.config.action, name_bad if arguments.skip_bad else None, keys, inputs,
         policy.preprocessor.resize)
     layers = needed_layers(policy.config, settings.method)
+    survey = Survey(policy.config.action.rate_hz)
     with _reporting() as (frames, stage):
-        features = gather_features(policy, episodes, layers, frames)
+        features = gather_features(policy, survey.watched(episodes), layers, frames)
+        if survey.pace():
+            print(f"deer calibrate: {survey.pace()}", file=sys.stderr)
         made = calibrate(policy.model.head, policy.config, features, fingerprint, settings, stage)
     notes = {
         "episodes": str(len(features.lengths)),

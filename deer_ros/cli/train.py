@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from deer_ros.data.episode import Episode
+    from deer_ros.data.survey import Survey
     from deer_ros.model.config import DeerConfig
     from deer_ros.training.config import EvaluationHook, TrainingConfig
     from deer_ros.training.dataset import OnBad
@@ -71,6 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.cpu:
         os.environ["ACCELERATE_USE_CPU"] = "true"
 
+    from deer_ros.data.survey import Survey
     from deer_ros.report.locks import locked
     from deer_ros.training.config import TrainingConfig
     from deer_ros.training.folder import check_same_run, forget_refused_run, remember_run
@@ -83,6 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
     config = _with_tasks(config, said, practised)
     on_bad = _name_bad if arguments.skip_bad else None
     source, episodes = _demonstrations(arguments, model, on_bad)
+    survey = Survey(model.action.rate_hz)
     check_same_run(arguments.out, source, config)
     evaluate = _evaluation(config.evaluation) if config.evaluation.every_steps else None
     sentences = _sentences(config) if said else ()
@@ -99,10 +102,11 @@ def run(arguments: argparse.Namespace) -> int:
         if first:
             forget_refused_run(arguments.out)
         training = TrainingRun(
-            config, episodes, arguments.out, report, on_bad=on_bad, evaluate=evaluate,
-            sentences=sentences, practise=practise,
+            config, survey.watched(episodes), arguments.out, report, on_bad=on_bad,
+            evaluate=evaluate, sentences=sentences, practise=practise,
         )
         if first:
+            _name_strange(survey)
             remember_run(arguments.out, source, config)
         if first and not launches:
             _name_unknown(training.unknown_instructions())
@@ -198,6 +202,11 @@ def _with_tasks(config: TrainingConfig, said: bool, practised: bool) -> Training
         if is_needed and not (phase := getattr(config, name)).tasks
     }
     return dataclasses.replace(config, **named)
+
+
+def _name_strange(survey: Survey) -> None:
+    for remark in filter(None, (survey.pace(), survey.reach())):
+        print(f"deer train: {remark}", file=sys.stderr)
 
 
 def _name_unknown(instructions: list[str]) -> None:

@@ -81,6 +81,11 @@ class Needs:
 OnBad = Callable[[ValueError], None]
 
 
+def is_read(cache: Path) -> bool:
+    """Whether an earlier read has left all of its frames there."""
+    return (cache / "done.json").exists()
+
+
 def load_frames(
     episodes: Iterable[Episode],
     size: int,
@@ -94,7 +99,7 @@ def load_frames(
     Raises ValueError for that, and where no episode is left; the cache is whole or not there.
     """
     needs = needs or Needs()
-    if not (cache / "done.json").exists():
+    if not is_read(cache):
         _write_cache(episodes, size, cache, needs, on_bad)
     meta = json.loads((cache / "done.json").read_text(encoding="utf-8"))
     if (meta["size"], tuple(meta.get("layout", ()))) != (size, needs.layout):

@@ -23,7 +23,7 @@ from deer_ros.model.action_head import SuccessGate
 from deer_ros.model.config import DeerConfig
 from deer_ros.model.proprioception import scaled
 from deer_ros.training.config import TrainingConfig
-from deer_ros.training.dataset import Needs, OnBad, load_frames, split_episodes
+from deer_ros.training.dataset import Needs, OnBad, is_read, load_frames, split_episodes
 from deer_ros.training.evaluation import Evaluate, Evaluations
 from deer_ros.training.folder import FRAMES
 from deer_ros.training.gate_phase import GateTraining
@@ -84,6 +84,7 @@ class TrainingRun:
         size = model_config.vision.image_size
         needs = Needs(1 if config.policy.pad_short_episodes else config.policy.window, layout)
         with self.accelerator.main_process_first():
+            self._check_shared(folder / FRAMES)
             self.frames = load_frames(episodes, size, folder / FRAMES, needs, on_bad)
         count = len(self.frames.lengths)
         if count < 2:
@@ -130,6 +131,15 @@ class TrainingRun:
             self._save(folder)
         self.accelerator.wait_for_everyone()
         return folder
+
+    def _check_shared(self, frames: Path) -> None:
+        """The first process reads the data for all; ValueError where this one sees nothing of it.
+        """
+        if not self.accelerator.is_main_process and not is_read(frames):
+            raise ValueError(
+                f"{frames} is not there: the first process has refused the data, or the run's "
+                "folder is not on a file system that all machines share, as it must be."
+            )
 
     def unknown_instructions(self) -> list[str]:
         """What was demonstrated and is none of `sentences`, where there are any: told as it is."""

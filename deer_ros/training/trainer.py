@@ -86,6 +86,7 @@ class Phase:
         self.step = 0
         if checkpoint.exists():
             self._resume(optimizer)
+        self._check_together()
         self._wrapped, self.optimizer = accelerator.prepare(module, optimizer)
 
     def __iter__(self) -> Iterator[tuple[int, dict[str, float]]]:
@@ -115,6 +116,16 @@ class Phase:
         unfinished = self.checkpoint.with_suffix(".unfinished")
         torch.save(state, unfinished)
         os.replace(unfinished, self.checkpoint)
+
+    def _check_together(self) -> None:
+        here = torch.tensor([self.step], device=self.accelerator.device)
+        steps = sorted(set(self.accelerator.gather(here).tolist()))
+        if len(steps) > 1:
+            raise ValueError(
+                f"some processes find the checkpoint of step {steps[-1]}, others that of step "
+                f"{steps[0]} or none: {self.checkpoint.parent} must be on a file system that all "
+                "machines share."
+            )
 
     def _resume(self, optimizer: torch.optim.Optimizer) -> None:
         state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)

@@ -8,12 +8,18 @@ import numpy as np
 import pytest
 import torch
 from episodes import make_episode
-from tiny_model import INSTRUCTIONS, write_tiny_model
+from tiny_model import INSTRUCTIONS, tiny_config, write_tiny_model
 
 from deer_ros import DeerPolicy, Observation
 from deer_ros.budget import criterion
 from deer_ros.budget.cadence import Cadence
-from deer_ros.calibration.calibrate import Settings, calibrate, needed_layers, split
+from deer_ros.calibration.calibrate import (
+    Settings,
+    calibrate,
+    check_fits,
+    needed_layers,
+    split,
+)
 from deer_ros.calibration.features import Features, gather_features
 from deer_ros.calibration.original import draw_windows, window_answers
 from deer_ros.calibration.rollout import roll_out
@@ -188,6 +194,14 @@ def test_the_original_method_feeds_drawn_exits_from_zero(policy):
             sequence = torch.stack([*past, window[0, step, layer]])[None]
             pose = head(sequence).pose[0, -1]
             np.testing.assert_allclose(answers.poses[row, number], pose, atol=1e-5)
+
+
+def test_the_original_method_needs_a_layer_before_the_first_exit():
+    config = tiny_config(exits=ExitConfig(interval=1))
+    with pytest.raises(ValueError, match="this model's first exit itself; use the method run-time"):
+        check_fits(Settings(method="original"), config)
+    check_fits(Settings(), config)
+    check_fits(Settings(method="original"), tiny_config())
 
 
 def test_windows_are_drawn_by_the_seed(policy):

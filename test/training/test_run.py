@@ -8,6 +8,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from made_up_runs import Recorder, config, made_up_episodes
 from tiny_model import tiny_config
 
@@ -102,6 +103,19 @@ def test_demonstrations_without_a_state_are_refused_before_the_vision_phase(tmp_
     blind = [dataclasses.replace(episode, state=None) for episode in made_up_episodes()]
     with pytest.raises(ValueError, match=r"no simulator state.*vision\.steps to 0"):
         TrainingRun(config(), blind, tmp_path, Recorder())
+
+
+def test_a_process_that_sees_nothing_of_the_first_ones_work_says_so(tmp_path, monkeypatch):
+    """As on a machine that does not share the run's folder."""
+    monkeypatch.setattr(Accelerator, "is_main_process", property(lambda _: False))
+    with pytest.raises(ValueError, match="not on a file system that all machines share"):
+        TrainingRun(config(), made_up_episodes(), tmp_path, Recorder())
+
+
+def test_processes_do_not_go_on_from_different_steps(tmp_path, monkeypatch):
+    monkeypatch.setattr(Accelerator, "gather", lambda _, here: torch.cat([here, here + 40]))
+    with pytest.raises(ValueError, match="find the checkpoint of step 40, others that of step 0"):
+        TrainingRun(config(), made_up_episodes(), tmp_path, Recorder())()
 
 
 def test_the_head_phase_leaves_the_layers_as_they_were(tmp_path):
