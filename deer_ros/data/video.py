@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deer_ros.data.frames import Resize, Seen
+from deer_ros.data.frames import Resize
 
 
 def read_frames(
@@ -52,7 +52,9 @@ def _nearest(
         apart = np.abs(seconds - frame.time)
         nearer = np.flatnonzero((apart <= tolerance_s) & (apart < distances))
         if len(nearer):
-            picture = Seen.of(frame.to_ndarray(format="rgb24"), resize).kept
+            picture = frame.to_ndarray(format="rgb24")
+            if resize is not None:
+                picture = resize(picture)
             for index in nearer:
                 chosen[index], distances[index] = picture, apart[index]
     missing = [float(time) for time, picture in zip(seconds, chosen) if picture is None]
