@@ -113,12 +113,20 @@ def start(model: str, folder: Path, seed: int) -> Callable[[Block], Block]:
             number = FIRST_NUMBER + block.index * EPISODES_PER_BLOCK + offset
             layout = training_seed(seed, block.task, number)
             environment.reset(block.task, layout)
-            rng = np.random.default_rng(layout)
-            parts.append(run_episode(policy, environment, rng))
+            parts.append(run_episode(policy, environment, plan_generator(layout)))
         Outcomes.joined(parts).save(block.file(folder))
         return block
 
     return run
+
+
+def plan_generator(layout: int) -> np.random.Generator:
+    """What an episode's plan is drawn by.
+
+    The simulator draws the layout by the same number: without another one beside it exits would
+    follow from where things lie.
+    """
+    return np.random.default_rng((layout, 1))
 
 
 def run_episode(
@@ -126,10 +134,11 @@ def run_episode(
 ) -> Outcomes:
     """An episode along a drawn plan, and what came of it; nothing where it ended before the switch.
 
-    From the switch on, it may last as long as is left of a longest episode after the latest switch.
+    From the switch on, it may last as long as is left of a longest episode after the latest switch,
+    in steps, each of which may be carried out several times.
     """
     config = policy.config
-    longest = config.max_episode_steps
+    longest = max(1, config.max_episode_steps // config.action.executions_per_step)
     plan = Plan.drawn(rng, config.exit_layers, longest, config.exits.steps_per_decision)
     deepest = config.exit_layers[-1]
     at_full_depth = plan.then == deepest
@@ -153,6 +162,8 @@ def run_episode(
             poses.append(said.action)
         for _ in range(config.action.executions_per_step):
             environment.step(said.action, said.gripper)
+            if environment.success:
+                break
         if environment.success:
             break
     shallower = np.array(config.exit_layers[:-1])

@@ -176,6 +176,7 @@ def actions(policy: DeerPolicy, episode) -> np.ndarray:
     ])
 
 
+@pytest.mark.parametrize("policy", [2, 3], indirect=True)
 def test_the_original_method_feeds_drawn_exits_from_zero(policy):
     features, calibration = calibrated(
         policy, [12, 14, 5], holdout=0, method="original", windows=3

@@ -10,7 +10,7 @@ import torch
 from tiny_model import tiny_config, write_tiny_model
 
 from deer_ros.evaluation.metaworld import MetaWorld
-from deer_ros.evaluation.practice import Plan, practise, run_episode
+from deer_ros.evaluation.practice import Plan, plan_generator, practise, run_episode
 from deer_ros.model.config import ExitConfig
 from deer_ros.policy import DeerPolicy
 
@@ -62,6 +62,33 @@ def test_practice_goes_by_the_models_own_cadence_and_learns_of_decisions(tmp_pat
         assert taken == [min(layer, 2) if n % 2 else layer for n, layer in enumerate(decided)]
         decisions = len(range(plan.switch, len(taken), 2))
         assert len(outcomes) == decisions * (2 if outcomes.at_full_depth[0] else 1)
+
+
+def test_exits_do_not_follow_from_where_things_lie():
+    """The simulator's own generator has the layout's number, and draws places by it."""
+    layouts, skipped = range(2000), 6
+    ours = np.array([plan_generator(layout).random(4) for layout in layouts])
+    theirs = np.array([np.random.default_rng(layout).random(4 + skipped) for layout in layouts])
+    for first in range(skipped):
+        for column in range(4):
+            shared = np.corrcoef(ours[:, column], theirs[:, first + column])[0, 1]
+            assert abs(shared) < 0.1
+
+
+def test_an_episode_lasts_no_longer_where_each_step_is_carried_out_several_times(tmp_path):
+    action = dataclasses.replace(tiny_config().action, executions_per_step=3)
+    folder = write_tiny_model(tmp_path / "m", head=HEAD, max_episode_steps=12, action=action)
+    policy = DeerPolicy.from_pretrained(folder, device="cpu")
+    world, periods = MetaWorld(policy.config), []
+    step = world.step
+    world.step = lambda *action: (periods.append(action), step(*action))
+    lengths = []
+    for seed in range(8):
+        world.reset(TASKS[0], seed)
+        periods.clear()
+        run_episode(policy, world, np.random.default_rng(seed))
+        lengths.append(len(periods))
+    assert max(lengths) <= 12 and min(lengths) >= 6
 
 
 def test_answers_are_those_that_the_gate_is_asked_about(model):
