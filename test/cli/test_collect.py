@@ -153,7 +153,7 @@ def wait_until(condition, deadline_s: float = 60.0) -> None:
 
 # A terminal's Ctrl-C goes to the whole group, `kill` and its like to the command alone.
 @pytest.mark.parametrize(("send", "number"), [
-    (os.killpg, signal.SIGINT), (os.kill, signal.SIGTERM),
+    (os.killpg, signal.SIGINT), pytest.param(os.kill, signal.SIGTERM, marks=pytest.mark.long),
 ])
 def test_an_interrupted_run_leaves_no_half_written_bag_and_no_process(tmp_path, send, number):
     process = subprocess.Popen(

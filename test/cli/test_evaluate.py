@@ -143,6 +143,7 @@ def test_the_file_tells_every_episode_and_is_not_run_again(folder, results, caps
     assert lines(results) == before
 
 
+@pytest.mark.long
 def test_a_killed_run_goes_on_where_it_was(folder, tmp_path, capsys):
     file = tmp_path / "results.jsonl"
     asked = [

@@ -100,7 +100,8 @@ def alone(setting, tmp_path_factory) -> dict:
     return figures(out)
 
 
-@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("processes", [1, 2])
 def test_a_killed_run_has_the_losses_of_one_that_was_not(processes, setting, alone, tmp_path):
     out = tmp_path / "killed"
     process = start(setting, out, processes)

@@ -139,6 +139,7 @@ def test_an_action_that_is_carried_out_thrice_is_so_in_lockstep_too(tmp_path):
         assert len(exits) == math.ceil(STEPS / 3)
 
 
+@pytest.mark.long
 def test_the_bundled_model_does_what_it_is_told_and_exits_early(tmp_path):
     with Demo(tmp_path / "out", "--episodes", "2", "--tasks", "drawer-open", "faucet-close",
               "--min-success", "0.5", "--json") as demo:

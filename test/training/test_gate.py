@@ -48,6 +48,7 @@ def test_dropout_is_the_gates_alone(tmp_path):
     assert not training.eval().model.head.gate.dropout.training
 
 
+@pytest.mark.long
 def test_the_guesses_come_near_the_distances_to_full_depth(tmp_path):
     """Nearer than one number for all could."""
     folder, heard = run(tmp_path, steps=300)

@@ -61,7 +61,7 @@ def test_a_run_leaves_a_model_directory_that_the_policy_runs(tmp_path):
     assert "auxiliary" not in json.dumps(list(policy.model.state_dict()))
 
 
-@pytest.mark.parametrize("vision_steps", [200, 0])
+@pytest.mark.parametrize("vision_steps", [pytest.param(200, marks=pytest.mark.long), 0])
 def test_a_tiny_run_learns_to_replay_its_episodes_at_every_exit(tmp_path, vision_steps):
     """Without a vision phase, from what robots and datasets bring: no simulator's state."""
     recorder = Recorder()
