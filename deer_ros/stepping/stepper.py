@@ -92,6 +92,7 @@ class Stepper:
         self._frozen = FrozenImages()
         self._carried_out: Job | None = None
         self._in_work: Job | None = None
+        self._awaited: Job | None = None
         self._unreadable_since_ns: int | None = None
 
     def adopt(self, plan: Plan | None) -> None:
@@ -155,11 +156,10 @@ class Stepper:
         return Stop(Reason.CLOCK_JUMPED, "the clock was set.")
 
     def stop(self, stop: Stop) -> bool:
-        """Note why no step is made. False where that is known already."""
-        if not self.safety.stop(stop):
-            return False
+        """Note why no step is made, nor one that is being made counts. False where that is known
+        already."""
         self._end_action()
-        return True
+        return self.safety.stop(stop)
 
     def input_ages(self, now_ns: int) -> list[Input]:
         """Of both cameras and of what the robot says of itself."""
@@ -213,7 +213,7 @@ class Stepper:
         elif self.episode.ends(pair.stamp_ns, self.plan.max_duration_s):
             self.sampler.give_back(unreadable=0)
             return self.episode.over
-        self._in_work = Job(
+        self._in_work = self._awaited = Job(
             pair, self.plan, self.instruction, self.episode.generation, now_ns,
             age_s(now_ns, pair.stamp_ns), self.robot,
         )
@@ -222,8 +222,7 @@ class Stepper:
     def judge(self, job: Job, answer: Answer, now_ns: int) -> Outcome:
         """What follows from an answer, if nothing has come in between."""
         self._note_reading(answer, now_ns)
-        generation = self.episode.generation
-        is_current = job.generation == generation and self.hindrance(now_ns) is None
+        is_current = job is self._awaited and self.hindrance(now_ns) is None
         step, stop, command = answer.step, answer.stop or self._overrun(now_ns), None
         self._in_work = None
         if step is not None and stop is None and is_current:
@@ -236,7 +235,7 @@ class Stepper:
         account = Account(
             job.pair, job.plan, job.instruction, self.episode.number, self.episode.step + 1,
             job.age_s, step, answer.thresholds, answer.max_layer, answer.binding, answer.unmet,
-            commanded=command is not None and self.plan.dry is None,
+            commanded=command is not None and job.plan.dry is None and self.plan.dry is None,
             clamped=command.clamped if command is not None else (),
         )
         further = self._again(job, step) if account.commanded else iter(())
@@ -250,7 +249,7 @@ class Stepper:
         self.episode.count_step(account.pair.stamp_ns)
         self.record.count(
             account.step, now_ns, self.safety.state is State.RUNNING, is_of_before)
-        self.safety.moved(self.plan.dry)
+        self.safety.moved(account.plan.dry or self.plan.dry)
         if account.commanded:
             self._frozen.moved(account.pair.stamp_ns)
         else:
@@ -283,8 +282,9 @@ class Stepper:
             yield self._maker.command(step.action, plan.semantics, plan.limits, pose)
 
     def _end_action(self) -> None:
-        """Nothing more follows from the last action, and the next starts from the measured pose."""
-        self._carried_out = None
+        """Nothing more follows from the last action, nor from the step that is being made, and the
+        next starts from the measured pose."""
+        self._carried_out = self._awaited = None
         self._maker.rest()
         self._frozen.rested()
 

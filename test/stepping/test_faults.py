@@ -10,7 +10,7 @@ import pytest
 from tiny_model import tiny_config
 
 from deer_ros.budget.budget import Budget
-from deer_ros.control.safety import Reason, State, Stop
+from deer_ros.control.safety import PAUSED, Reason, State, Stop
 from deer_ros.control.sampler import CAMERAS
 from deer_ros.decision import Step
 from deer_ros.observation import Observation
@@ -48,13 +48,15 @@ class Bench:
             data = str(self.now_ms).encode() if same is None else same
             self.stepper.offer(camera, (self.now_ms - late_ms) * MS, Message(data))
 
-    def step(self, lasts_ms: int = 0, action=(0.5, 0, 0, 0, 0, 0), readable=True, **shown):
+    def step(self, lasts_ms: int = 0, action=(0.5, 0, 0, 0, 0, 0), readable=True,
+             meanwhile=lambda: None, **shown):
         """One period: pictures, and a step if one is due. The outcome, or None."""
         self.now_ms += PERIOD_MS
         self.show(**shown)
         job = self.stepper.take(self.now_ms * MS)
         if job is None:
             return None
+        meanwhile()
         step = Step(np.array(action, np.float32), 1.0, 0.9, 6, np.full(3, np.nan, np.float32),
                     _cost(), None)
         answer = Answer(Observation(PICTURE, PICTURE), step, (np.inf,) * 3, 6)
@@ -203,19 +205,42 @@ def test_what_is_latched_stands_until_a_reset():
     assert bench.stepper.episode.reset_reason == "~/reset was called"
 
 
-def test_what_was_begun_before_a_reset_or_another_instruction_does_not_count():
-    for event in (lambda s: s.reset(), lambda s: s.set_instruction("another"),
-                  lambda s: s.clock_jumped()):
-        bench = Bench()
-        bench.step()
-        bench.now_ms += PERIOD_MS
-        bench.show()
-        job = bench.stepper.take(bench.now_ms * MS)
+@pytest.mark.parametrize("event", [
+    lambda stepper: stepper.reset(),
+    lambda stepper: stepper.set_instruction("another"),
+    lambda stepper: stepper.clock_jumped(),
+    lambda stepper: stepper.stop(PAUSED),
+    lambda stepper: stepper.stop(Stop(Reason.DRY_RUN, "for a moment")),
+    lambda stepper: stepper.stop(Stop(Reason.CLOCK_JUMPED, "stamps fell back.")),
+    lambda stepper: (stepper.stop(PAUSED), stepper.stop(PAUSED)),
+])
+def test_what_was_begun_before_a_reset_another_instruction_or_a_stop_does_not_count(event):
+    def meanwhile():
         event(bench.stepper)
-        step = Step(np.ones(6, np.float32), 1.0, 0.9, 6, np.zeros(3, np.float32), _cost(), None)
-        answer = Answer(Observation(PICTURE, PICTURE), step, (np.inf,) * 3, 6)
-        outcome = bench.stepper.judge(job, answer, bench.now_ms * MS)
-        assert outcome.command is None and not outcome.account.commanded
+        # What stopped the robot is over before the answer comes.
+        bench.stepper.safety.clear()
+
+    bench = Bench()
+    bench.step()
+    outcome = bench.step(meanwhile=meanwhile)
+    assert outcome.command is None and not outcome.account.commanded
+    assert bench.step().command is not None, "the next one is of afterwards"
+
+
+def test_a_stop_begins_no_new_episode():
+    bench = Bench()
+    bench.step()
+    bench.stepper.stop(PAUSED)
+    assert bench.step().account.number == 2
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_a_step_is_commanded_only_where_no_dry_run_was_on_from_its_beginning_to_its_end(dry_run):
+    bench = Bench(dry_run=dry_run)
+    live = dataclasses.replace(bench.stepper.plan, dry=None if dry_run else "switched on")
+    outcome = bench.step(meanwhile=lambda: bench.stepper.adopt(live))
+    assert outcome.command is not None and not outcome.account.commanded
+    assert bench.reason is Reason.DRY_RUN
 
 
 def test_the_cadence_is_that_of_steps_that_follow_each_other():
