@@ -19,7 +19,7 @@ from deer_ros.budget.frontier import Frontier
 from deer_ros.budget.placing import UNITS
 from deer_ros.budget.solution import Solution, metric_in_force, solve
 from deer_ros.budget.timing import CostTable
-from deer_ros.budget.tracking import Tracker
+from deer_ros.budget.tracking import GAIN, Tracker
 from deer_ros.decision import StepCost
 from deer_ros.exit_rule import ExitRule
 from deer_ros.model.config import DeerConfig
@@ -131,8 +131,9 @@ class Pacing:
     """A budget in force.
 
     Where an average is asked for, steps go by rows of the solution's ladder: at a knob that stays,
-    or that a tracker per average moves; of two, the one that asks for less holds. A deadline limits
-    no rule: it is kept while a step runs, which may go as deep as it then has time for.
+    or that a tracker per average moves; of two, the one that asks for less holds. Where an action
+    error is asked for, all go by the one row that was certified. A deadline limits no rule: it is
+    kept while a step runs, which may go as deep as it then has time for.
     """
 
     def __init__(
@@ -142,9 +143,7 @@ class Pacing:
         so from the start."""
         self.budget = budget
         self.spent = Spent()
-        self.unmet: str | None = None
-        """Why the budget cannot be met, with this instruction mostly, where that is so; then as
-        little is spent as can be."""
+        self._refusal: str | None = None
         self._trackers: dict[str, Tracker] = {}
         self._times = times
         self.facts = facts
@@ -155,6 +154,12 @@ class Pacing:
         """All that a user asked for; as long as it is the same, means go on."""
         facts = self.facts
         return self.budget, facts.limit, facts.metric, facts.cadence
+
+    @property
+    def unmet(self) -> str | None:
+        """Why the budget cannot be met, with this instruction mostly, where that is so; then as
+        little is spent as can be, or as an action error permits."""
+        return self._refusal or self._overspent
 
     @property
     def rule(self) -> ExitRule:
@@ -174,9 +179,7 @@ class Pacing:
         """Take in what a step cost. decides: False where it asked nothing."""
         self.spent = self.spent.plus(cost)
         for average, tracker in self._trackers.items():
-            in_ms = average == "average_ms"
-            spent = getattr(cost, "step_ms" if in_ms else f"{self.budget.scope}_gflops")
-            tracker.update(spent, decides)
+            tracker.update(self._counted(average, cost), decides)
 
     @property
     def deadline(self) -> Deadline | None:
@@ -195,9 +198,9 @@ class Pacing:
         facts = dataclasses.replace(self.facts, **changes)
         try:
             self._solve(facts, self.budget)
-            self.unmet = None
+            self._refusal = None
         except BudgetError as error:
-            self.unmet = str(error)
+            self._refusal = str(error)
             first = facts.config.exit_layers[facts.cost.first_exit]
             self._solve(dataclasses.replace(facts, limit=first), Budget())
             self.facts = facts
@@ -206,12 +209,13 @@ class Pacing:
         self.solution = run = facts.solve(budget)
         if budget.latency_ms is not None:
             run = facts.solve(budget.replace(latency_ms=None))
-        self.facts, self._run, self._ladder, self._knob = facts, run, run.ladder, run.knob
+        # Cheaper rows than the certified one are not certified, and dearer ones would only be spent
+        # because they may be.
+        certified = budget.max_action_error is not None
+        self.facts, self._run, self._knob = facts, run, run.knob
+        self._ladder = None if certified else run.ladder
         self._rules: dict[int, ExitRule] = {}
         if self._ladder is not None:
-            if run.binding == "max_action_error":
-                # What is deeper than the error asks for would only be spent because it may be.
-                self._ladder = self._ladder.rows(np.arange(int(self._knob) + 1))
             self._aim(self._ladder, facts)
         self._rule_of(0)  # what is no rule is told of now, not at every step
 
@@ -232,6 +236,31 @@ class Pacing:
                 self._trackers[average].aim_from(*ends)
             else:
                 self._trackers[average] = Tracker(self.budget.limits[average], *ends)
+
+    def _counted(self, average: str, spent: StepCost | Spent) -> float:
+        """What was spent, in the unit of an average."""
+        in_ms = average == "average_ms"
+        return getattr(spent, "step_ms" if in_ms else f"{self.budget.scope}_gflops")
+
+    @property
+    def _overspent(self) -> str | None:
+        """Which average is missed beside an action error: its rule stays, whatever it costs."""
+        error = self.budget.max_action_error
+        if error is None or not self.spent.steps:
+            return None
+        for average in filter(self.budget.limits.get, AVERAGES):
+            asked, mean = self.budget.limits[average], self._counted(average, self.spent)
+            if mean > asked + self._slack(average):
+                return (
+                    f"max_action_error {error:g} takes {mean:.4g} {UNITS[average]} a step on "
+                    f"average here, and {average} is {asked:g}; raise one of them."
+                )
+        return None
+
+    def _slack(self, average: str) -> float:
+        """By how much tracking would let a mean be off after as many steps."""
+        costs = self.facts.exit_costs(average, self.budget.scope, self._run.cadence)
+        return (costs[-1] - costs[0]) * (1 / GAIN + 1) / self.spent.steps
 
     def _rule_of(self, row: int) -> ExitRule:
         """The rule of one row, made once."""
