@@ -188,12 +188,19 @@ class Safety:
 class Input:
     """An input and its age. age_s: from its stamp to now; None if nothing ever came.
 
-    repeats: messages that have come since, without a newer stamp.
+    repeats: messages that have come since, without a newer stamp. is_needed: no step is made
+    without it.
     """
 
     name: str
     age_s: float | None
     repeats: int = 0
+    is_needed: bool = True
+
+
+def age_s(now_ns: int, stamp_ns: int | None) -> float | None:
+    """Seconds from the stamp to now; None where there is no stamp."""
+    return None if stamp_ns is None else (now_ns - stamp_ns) / 1e9
 
 
 # So many messages without a newer stamp are no chance.

@@ -10,6 +10,7 @@ import numpy as np
 
 from deer_ros.control.command import Pose
 from deer_ros.control.rotation import normalised
+from deer_ros.control.safety import Input, age_s, stale
 from deer_ros.data.episode import POSE_NAMES, columns_of, joint_names
 
 
@@ -37,6 +38,20 @@ class RobotState:
         """After one more message of the joints."""
         repeats = _repeats(self.joints_repeats, self.joints_stamp_ns, stamp_ns)
         return replace(self, joints=joints, joints_stamp_ns=stamp_ns, joints_repeats=repeats)
+
+    def pose_input(self, now_ns: int, is_needed: bool = True) -> Input:
+        """The pose's topic."""
+        age = age_s(now_ns, self.pose_stamp_ns or None)
+        return Input("end_effector/pose", age, self.pose_repeats, is_needed)
+
+    def joints_input(self, now_ns: int, is_needed: bool = True) -> Input:
+        """The joints' topic."""
+        age = age_s(now_ns, self.joints_stamp_ns or None)
+        return Input("joint_states", age, self.joints_repeats, is_needed)
+
+    def recent_pose(self, now_ns: int, timeout_s: float) -> Pose | None:
+        """The newest pose, unless it is too old to start from, or of the future."""
+        return None if stale([self.pose_input(now_ns)], timeout_s) else self.pose
 
     def proprioception(self, layout: Sequence[str]) -> np.ndarray:
         """The values that `layout` names, float32 (P,), as bags and models call them.

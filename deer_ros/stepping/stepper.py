@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import compress
 from typing import TYPE_CHECKING, Any
 
-from deer_ros.control.command import ActionTooLargeError, Command, CommandMaker
+from deer_ros.control.command import ActionTooLargeError, Command, CommandMaker, Pose
 from deer_ros.control.episode import Episode
 from deer_ros.control.frozen import FrozenImages
-from deer_ros.control.safety import NO_INSTRUCTION, Input, Reason, Safety, State, Stop, stale
+from deer_ros.control.safety import (
+    NO_INSTRUCTION,
+    Input,
+    Reason,
+    Safety,
+    State,
+    Stop,
+    age_s,
+    stale,
+)
 from deer_ros.control.sampler import CAMERAS, CLOCK_JUMPED, Offer, Pair, Sampler
 from deer_ros.stepping.brain import Answer
 from deer_ros.stepping.plan import Plan
@@ -163,23 +171,19 @@ class Stepper:
 
     def input_ages(self, now_ns: int) -> list[Input]:
         """Of both cameras and of what the robot says of itself."""
-        robot = self.robot
-        ages = [
-            Input(f"camera/{name}/image", age_s(now_ns, self.sampler.newest_ns(name)),
-                  self.sampler.repeats(name))
-            for name in CAMERAS
+        plan = self.plan
+        needs_pose = plan is not None and self._needs_pose(plan)
+        needs_joints = plan is not None and plan.needs_joints
+        return [
+            *(Input(f"camera/{name}/image", age_s(now_ns, self.sampler.newest_ns(name)),
+                    self.sampler.repeats(name)) for name in CAMERAS),
+            self.robot.pose_input(now_ns, needs_pose),
+            self.robot.joints_input(now_ns, needs_joints),
         ]
-        for name, stamp_ns, repeats in (
-            ("end_effector/pose", robot.pose_stamp_ns, robot.pose_repeats),
-            ("joint_states", robot.joints_stamp_ns, robot.joints_repeats),
-        ):
-            ages.append(Input(name, age_s(now_ns, stamp_ns or None), repeats))
-        return ages
 
     def hindrance(self, now_ns: int) -> Stop | None:
         """What forbids a step now."""
-        needed = (True, True, self.plan.needs_pose, self.plan.needs_joints)
-        ages = list(compress(self.input_ages(now_ns), needed))
+        ages = [source for source in self.input_ages(now_ns) if source.is_needed]
         settings = self.plan.settings
         wrong = stale(ages, settings.safety_input_timeout) or self._frozen.stop(
             settings.safety_frozen_image_timeout)
@@ -227,7 +231,7 @@ class Stepper:
         self._in_work = None
         if step is not None and stop is None and is_current:
             try:
-                command = self._command(step, job)
+                command = self._command(step, job, now_ns)
             except ActionTooLargeError as error:
                 step, stop = None, Stop(Reason.OVER_LIMIT, str(error))
             except ValueError as error:
@@ -238,7 +242,7 @@ class Stepper:
             commanded=command is not None and job.plan.dry is None and self.plan.dry is None,
             clamped=command.clamped if command is not None else (),
         )
-        further = self._again(job, step) if account.commanded else iter(())
+        further = self._again(job, step, now_ns) if account.commanded else iter(())
         return Outcome(account, command, further, stop if is_current else None)
 
     def count(self, account: Account, now_ns: int) -> None:
@@ -261,24 +265,36 @@ class Stepper:
             return NO_INSTRUCTION
         return None
 
-    def _command(self, step: Step, job: Job) -> Command:
+    def _needs_pose(self, plan: Plan) -> bool:
+        """Where each action starts from the measured pose, a robot that has told its pose must go
+        on telling it: it is neither led from an old one nor turned as if there were none."""
+        is_led = plan.semantics.reference == "measured" and self.robot.pose is not None
+        return plan.needs_pose or is_led
+
+    def _recent_pose(self, plan: Plan, now_ns: int) -> Pose | None:
+        return self.robot.recent_pose(now_ns, plan.settings.safety_input_timeout)
+
+    def _command(self, step: Step, job: Job, now_ns: int) -> Command:
         """What the step asks for, within the limits. Raises ValueError as CommandMaker."""
         self._carried_out = job
+        plan = job.plan
         command = self._maker.command(
-            step.action, job.plan.semantics, job.plan.limits, job.robot.pose
+            step.action, plan.semantics, plan.limits, self._recent_pose(plan, now_ns)
         )
-        if job.plan.dry is not None:
+        if plan.dry is not None:
             # Nobody follows a target that is not sent.
             self._end_action()
         return command
 
-    def _again(self, job: Job, step: Step) -> Iterator[Command]:
-        """The same action, from where the robot, or its target, is by then."""
+    def _again(self, job: Job, step: Step, now_ns: int) -> Iterator[Command]:
+        """The same action, from where the robot, or its target, is by then: a period later each."""
         plan = job.plan
-        for _ in range(plan.semantics.executions_per_step - 1):
-            if self._carried_out is not job:
+        period_ns = round(1e9 * plan.semantics.period_s)
+        for number in range(1, plan.semantics.executions_per_step):
+            pose = self._recent_pose(plan, now_ns + number * period_ns)
+            is_lost = pose is None and self._needs_pose(plan)
+            if self._carried_out is not job or is_lost:
                 return
-            pose = self.robot.pose or job.robot.pose
             yield self._maker.command(step.action, plan.semantics, plan.limits, pose)
 
     def _end_action(self) -> None:
@@ -333,8 +349,3 @@ class Stepper:
             f"the newest pictures of both cameras are {skew_s:.3f} s apart (image.max_skew is "
             f"{largest_s:g} s).",
         )
-
-
-def age_s(now_ns: int, stamp_ns: int | None) -> float | None:
-    """Seconds from the stamp to now; None where there is no stamp."""
-    return None if stamp_ns is None else (now_ns - stamp_ns) / 1e9

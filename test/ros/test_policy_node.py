@@ -17,7 +17,7 @@ from std_msgs.msg import String
 from tiny_model import write_tiny_model
 
 from deer_ros.control.safety import Reason, State
-from deer_ros.nodes.stamps import to_nanoseconds
+from deer_ros.nodes.stamps import to_nanoseconds, to_time
 
 pytestmark = pytest.mark.clock
 
@@ -331,16 +331,19 @@ def test_the_target_starts_from_the_measured_pose_and_poses_of_other_frames_are_
     node.wait_for_status(is_running)
     stop_feeding(node)
     node.targets.clear()
-    pose = PoseStamped()
-    pose.pose.position.x, pose.pose.orientation.w = 5.0, 1.0
     node.wait_until(lambda: node.pose.get_subscription_count())
-    for frame_id in ("base_link", "camera"):
-        pose.header.frame_id = frame_id
-        pose.pose.position.x += 0.5
-        node.pose.publish(pose)
-    node.wait_until(lambda: "poses are not transformed" in node.said())
+
+    def tell_poses() -> bool:
+        for frame_id, x in (("base_link", 5.5), ("camera", 6.0)):
+            pose = PoseStamped()
+            pose.header.frame_id, pose.header.stamp = frame_id, to_time(node.now_ns())
+            pose.pose.position.x, pose.pose.orientation.w = x, 1.0
+            node.pose.publish(pose)
+        return True
+
+    node.wait_until(lambda: tell_poses() and "poses are not transformed" in node.said())
     node.feeding = True
-    node.wait_until(lambda: node.targets)
+    node.wait_until(lambda: tell_poses() and node.targets)
     assert node.targets[0].pose.position.x == pytest.approx(5.5, abs=0.05)
 
 

@@ -35,7 +35,8 @@ def stepper(executions: int, reference: str = "target", **changes) -> Stepper:
     action = dataclasses.replace(
         tiny_config().action, executions_per_step=executions, reference=reference)
     config = tiny_config(action=action)
-    settings = Settings().replaced({"allow_simulation_model": True} | changes, config)
+    lasting = {"allow_simulation_model": True, "safety.input_timeout": 60.0}
+    settings = Settings().replaced(lasting | changes, config)
     subject = Stepper(settings)
     subject.adopt(Plan.of(settings, config))
     subject.activate()
