@@ -35,6 +35,10 @@ class Tracker:
 
     Anti-windup: where an end does not do what it says (asked beyond what is possible, a deadline
     that cuts steps short), what it decided is not added up, so that the loop is at once free again.
+    One step on the wrong side of `asked` does not show that, where costs scatter, as milliseconds
+    do: it is set against those on the right side at that end, and added up as far as they make up
+    for it; what they make up for is kept up to (highest - lowest) / gain, the way of the aim from
+    one end to the other.
     """
 
     def __init__(
@@ -60,6 +64,7 @@ class Tracker:
         self._spent = 0.0
         self._deficit = 0.0
         self._latest = 0.0
+        self._made_up_low = self._made_up_high = 0.0
         self.aim_from(lowest, highest, start)
         self._decided_by = self._start
 
@@ -89,16 +94,27 @@ class Tracker:
         self.steps += 1
         self._spent += spent
         if decides:
-            self._decided_by, self._deficit, self._latest = self._aim, self._whole_deficit, 0.0
+            decided_by = self._aim
+            self._add_up()
+            self._decided_by, self._latest = decided_by, 0.0
         self._latest += self.asked - spent
 
+    def _add_up(self) -> None:
+        """Add up what the latest decision came to, also for the end that decided it."""
+        self._deficit += self._counted
+        kept = (self.highest - self.lowest) / self.gain
+        if self._decided_by >= self.highest:
+            self._made_up_high = min(max(self._made_up_high - self._latest, 0.0), kept)
+        if self._decided_by <= self.lowest:
+            self._made_up_low = min(max(self._made_up_low + self._latest, 0.0), kept)
+
     @property
-    def _whole_deficit(self) -> float:
-        """With what the latest decision added, unless an end did not do what it says."""
-        stuck_high = self._decided_by >= self.highest and self._latest > 0
-        stuck_low = self._decided_by <= self.lowest and self._latest < 0
-        return self._deficit + (0.0 if stuck_high or stuck_low else self._latest)
+    def _counted(self) -> float:
+        """What the latest decision adds: all of it, unless an end did not do what it says."""
+        most = self._made_up_high if self._decided_by >= self.highest else math.inf
+        least = -self._made_up_low if self._decided_by <= self.lowest else -math.inf
+        return min(max(self._latest, least), most)
 
     @property
     def _aim(self) -> float:
-        return self._start + self.gain * self._whole_deficit
+        return self._start + self.gain * (self._deficit + self._counted)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -136,6 +137,56 @@ def test_what_an_end_cannot_give_is_not_added_up_and_the_loop_is_free_again_at_o
     tracker.update(end)
     tracker.update(end)
     assert tracker.aim != end
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("asked", [7.8, 8.0, 8.5, 9.0, 12.0])
+def test_milliseconds_that_scatter_are_kept_near_the_cheapest_rules_mean_too(asked, seed):
+    """Rules are known by medians, 6.5 to 18 ms; one step of twenty is 20 ms late, so that the
+    cheapest rule takes 7.5 ms in the mean."""
+    random = np.random.default_rng(seed)
+    tracker = Tracker(asked, 6.5, 18.0, asked)
+    for _ in range(8000):
+        tracker.update(tracker.aim + 20.0 * (random.random() < 0.05))
+    assert abs(tracker.mean - asked) <= bound(tracker)
+
+
+@given(sign=st.sampled_from([1, -1]), share=st.floats(0.01, 0.1), size=st.floats(0, 1),
+       room=st.floats(0.05, 0.4), seed=st.integers(0, 100))
+@settings(max_examples=30)
+def test_costs_that_scatter_around_their_rules_do_not_bias_the_mean(sign, share, size, room, seed):
+    """Single steps at an end lie on the wrong side of what was asked; their mean does not."""
+    random = np.random.default_rng(seed)
+    end = 0.0 if sign > 0 else 1.0
+    asked = end + sign * (share * size + room)
+    tracker = Tracker(asked, 0.0, 1.0, asked)
+    for _ in range(4000):
+        tracker.update(tracker.aim + sign * size * (random.random() < share))
+    assert abs(tracker.mean - asked) <= bound(tracker)
+
+
+def test_where_the_cheapest_rules_mean_is_above_what_was_asked_nearly_all_steps_go_by_it():
+    random = np.random.default_rng(0)
+    tracker = Tracker(7.0, 6.5, 18.0, 7.0)
+    aims = []
+    for _ in range(8000):
+        aims.append(tracker.aim)
+        tracker.update(tracker.aim + 20.0 * (random.random() < 0.05))
+    assert np.mean(aims) == pytest.approx(6.5, abs=0.1)
+
+
+def test_an_end_that_kept_its_word_for_long_is_not_believed_for_as_long_once_it_does_not():
+    tracker = Tracker(0.5, 0.0, 1.0, 0.5)
+    for _ in range(10_000):
+        tracker.update(0.0 if tracker.aim <= 0.0 else 1.0)
+    for _ in range(10_000):
+        tracker.update(0.9)
+    steps = 0
+    while tracker.aim <= 0.0:
+        tracker.update(0.0)
+        steps += 1
+    # What is kept for the end takes the knob's whole way, and the start lies half-way.
+    assert steps * 0.5 <= (2 + 0.5) / GAIN + 1
 
 
 def test_before_the_first_step_there_is_no_mean_and_the_aim_is_the_start():
