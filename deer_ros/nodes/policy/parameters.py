@@ -10,7 +10,6 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from deer_ros.model.config import DeerConfig
-from deer_ros.stepping.budgets import PREFIX
 from deer_ros.stepping.settings import FIELDS, ROWS, Settings, default_thresholds
 from deer_ros.stepping.table import LIVE, START, Row
 
@@ -22,8 +21,8 @@ class NodeParameters:
 
     check(settings, names) is called before a change is accepted, and raises ValueError to refuse
     it; on_change(settings, names) afterwards. A wrong value at start is reported in one line, and
-    the default stays; but a model is refused as long as a budget is wrong, as a robot must not run
-    without a limit that was asked for.
+    no model is accepted until it is set anew, as a robot must not run without a limit that was
+    asked for. Of thresholds, and of what counts only at start, the default is used.
     """
 
     def __init__(
@@ -38,7 +37,7 @@ class NodeParameters:
         self._on_change = on_change
         self._config: DeerConfig | None = None
         self._declaring = False
-        self._wrong_budgets: dict[str, str] = {}
+        self._wrong: dict[str, str] = {}
         for row in ROWS.values():
             if row.name != THRESHOLDS:
                 self._declare(row, row.default)
@@ -49,8 +48,11 @@ class NodeParameters:
 
         The thresholds become a parameter with the first model, as only then their number is known.
         """
-        for sentence in self._wrong_budgets.values():
-            raise ValueError(sentence)
+        if self._wrong:
+            raise ValueError(
+                f"what was given at start is wrong: {' '.join(self._wrong.values())} To be set "
+                f"anew: {', '.join(self._wrong)}."
+            )
         default = default_thresholds(config)
         given = self.settings.exit_thresholds
         if given and len(given) != len(default):
@@ -86,9 +88,11 @@ class NodeParameters:
         try:
             self._take({row.name: value})
         except ValueError as error:
-            self._node.get_logger().error(f"{error} The default is used: {_plain(default)!r}.")
-            if row.name.startswith(PREFIX):
-                self._wrong_budgets[row.name] = str(error)
+            consequence = f"The default is used: {_plain(default)!r}."
+            if row.change != START and row.name != THRESHOLDS:
+                self._wrong[row.name] = str(error)
+                consequence = "The node stays unconfigured until it is set anew."
+            self._node.get_logger().error(f"{error} {consequence}")
             self._set_default(row, default)
 
     def _set_default(self, row: Row, default: Any) -> None:
@@ -115,7 +119,7 @@ class NodeParameters:
             return SetParametersResult(successful=False, reason=str(error))
         self.settings = settings
         for name in changes:
-            self._wrong_budgets.pop(name, None)
+            self._wrong.pop(name, None)
         self._on_change(self.settings, frozenset(changes))
         return SetParametersResult(successful=True)
 
