@@ -21,7 +21,7 @@ from deer_ros.budget.solution import Solution
 from deer_ros.budget.timing import CostTable
 from deer_ros.checkpoint import LoadedModel, load_model
 from deer_ros.checkpoint.directory import CONFIG
-from deer_ros.checkpoint.fingerprint import find_calibration
+from deer_ros.checkpoint.fingerprint import calibration_of
 from deer_ros.decision import DepthChange, Explanation, NonFiniteActionError, Step, StepCost
 from deer_ros.depth import depth_within, dtype_of, hold, read_layers
 from deer_ros.exit_rule import ExitRule
@@ -230,11 +230,11 @@ class DeerPolicy:
         """Read the calibration, if the model has one, and measure the model, if it was not yet.
 
         budget: only what this one needs. Raises ValueError or OSError for a calibration that cannot
-        be read or is another model's.
+        be read or is of other weights than those that were loaded.
         """
         named = BY_CALIBRATION | BY_TIME if budget is None else budget.limits.keys()
         if self.calibration is None and self._source is not None and named & BY_CALIBRATION:
-            self.calibration = find_calibration(self._source.folder)
+            self.calibration = calibration_of(self._source)
         if self.cost_table is None and named & BY_TIME:
             self.measure()
 

@@ -503,6 +503,28 @@ def test_a_calibration_of_other_weights_is_refused(calibrated, tmp_path):
     policy.set_budget(Budget(peak_gflops=1.0))
 
 
+def test_a_calibration_of_newer_weights_is_refused_by_a_policy_that_holds_the_older(
+    calibrated, tmp_path
+):
+    """The model was retrained and calibrated anew in its directory while the policy runs."""
+    import shutil
+
+    folder = shutil.copytree(calibrated, tmp_path / "m")
+    early, late = (DeerPolicy.from_pretrained(folder) for _ in range(2))
+    for policy in (early, late):
+        policy.expect(TEXT)
+    asked = Budget(average_gflops=between(early, 0.5))
+    early.set_budget(asked)
+    write_calibrated_model(folder, seed=1)
+    with pytest.raises(ValueError, match="has changed since the policy was loaded"):
+        late.set_budget(asked)
+    assert late.budget is None and late.calibration is None
+    early.set_budget(asked.replace(average_gflops=between(early, 0.2)))
+    fresh = DeerPolicy.from_pretrained(folder)
+    fresh.expect(TEXT)
+    fresh.set_budget(asked)
+
+
 def test_layers_that_cannot_be_read_leave_the_old_budget(plain, tmp_path):
     import shutil
 

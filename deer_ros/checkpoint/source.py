@@ -82,6 +82,18 @@ class WeightSource:
             loaded.append(layer.eval().requires_grad_(False))
         return tuple(loaded)
 
+    def check_unchanged(self) -> None:
+        """FileNotFoundError or ValueError where the directory's weights are not the ones that were
+        read first."""
+        for file in self._identities:
+            self._check_unchanged(file)
+
+    def _check_unchanged(self, file: Path) -> None:
+        if _identity(file) != self._identities[file]:
+            raise ValueError(
+                f"{file} has changed since the policy was loaded; load the policy again to use it."
+            )
+
     def _fill(self, part: nn.Module, prefix: str, at_once: bool = True) -> None:
         expected = part.state_dict()
         found = {name: self._find(prefix + name, t.shape) for name, t in expected.items()}
@@ -110,10 +122,7 @@ class WeightSource:
 
     def _find(self, name: str, shape: torch.Size) -> StoredTensor:
         file = self._files[name]
-        if _identity(file) != self._identities[file]:
-            raise ValueError(
-                f"{file} has changed since the policy was loaded; load the policy again to use it."
-            )
+        self._check_unchanged(file)
         if file not in self._headers:
             self._headers[file] = read_header(file)
         tensor = find_tensor(self._headers[file], name, file)
