@@ -34,6 +34,10 @@ class RobotState:
         repeats = _repeats(self.pose_repeats, self.pose_stamp_ns, stamp_ns)
         return replace(self, pose=pose, pose_stamp_ns=stamp_ns, pose_repeats=repeats)
 
+    def without_pose(self) -> RobotState:
+        """As if none had come."""
+        return replace(self, pose=None, pose_stamp_ns=0, pose_repeats=0)
+
     def with_joints(self, joints: Any, stamp_ns: int) -> RobotState:
         """After one more message of the joints."""
         repeats = _repeats(self.joints_repeats, self.joints_stamp_ns, stamp_ns)

@@ -163,6 +163,11 @@ class Stepper:
         self.restart(CLOCK_JUMPED)
         return Stop(Reason.CLOCK_JUMPED, "the clock was set.")
 
+    def forget_pose(self) -> None:
+        """Where the robot was no longer counts, nor what was decided on it."""
+        self.robot = self.robot.without_pose()
+        self._end_action()
+
     def stop(self, stop: Stop) -> bool:
         """Note why no step is made, nor one that is being made counts. False where that is known
         already."""

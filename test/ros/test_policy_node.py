@@ -326,6 +326,13 @@ def test_a_dry_run_sends_zero_first_and_then_commands_nothing(node):
     node.wait_until(lambda: moves(node.twists[-1]))
 
 
+def tell_pose(node, frame_id: str, x: float) -> None:
+    pose = PoseStamped()
+    pose.header.frame_id, pose.header.stamp = frame_id, to_time(node.now_ns())
+    pose.pose.position.x, pose.pose.orientation.w = x, 1.0
+    node.pose.publish(pose)
+
+
 def test_the_target_starts_from_the_measured_pose_and_poses_of_other_frames_are_refused(node):
     node.tell(OPEN)
     node.wait_for_status(is_running)
@@ -334,17 +341,33 @@ def test_the_target_starts_from_the_measured_pose_and_poses_of_other_frames_are_
     node.wait_until(lambda: node.pose.get_subscription_count())
 
     def tell_poses() -> bool:
-        for frame_id, x in (("base_link", 5.5), ("camera", 6.0)):
-            pose = PoseStamped()
-            pose.header.frame_id, pose.header.stamp = frame_id, to_time(node.now_ns())
-            pose.pose.position.x, pose.pose.orientation.w = x, 1.0
-            node.pose.publish(pose)
+        tell_pose(node, "base_link", 5.5)
+        tell_pose(node, "camera", 6.0)
         return True
 
     node.wait_until(lambda: tell_poses() and "poses are not transformed" in node.said())
     node.feeding = True
     node.wait_until(lambda: tell_poses() and node.targets)
     assert node.targets[0].pose.position.x == pytest.approx(5.5, abs=0.05)
+
+
+def test_in_another_frame_nothing_of_the_frame_before_counts(node):
+    node.tell(OPEN)
+    node.wait_until(lambda: node.pose.get_subscription_count())
+    assert node.reset().success
+    node.targets.clear()
+    node.wait_until(lambda: tell_pose(node, "base_link", 5.5) or node.targets)
+    episode = node.wait_for_status(is_running).episode
+    assert node.set(action__frame_id="other").successful
+    count = len(node.actions)
+    node.wait_until(lambda: sum(a.commanded and a.header.frame_id == "other"
+                                for a in node.actions[count:]) >= 3)
+    before, after = ([twist for twist in node.twists if twist.header.frame_id == frame_id]
+                     for frame_id in ("base_link", "other"))
+    assert not moves(before[-1]) and any(map(moves, after))
+    assert {target.header.frame_id for target in node.targets} == {"base_link"}
+    assert node.statuses[-1].episode == episode
+    assert node.set(action__frame_id="base_link").successful
 
 
 def test_a_workspace_needs_a_fresh_pose(node):

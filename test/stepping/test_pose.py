@@ -68,3 +68,12 @@ def test_the_box_holds_where_the_robot_is_when_it_is_commanded_not_where_the_ste
     outcome = bench.step(meanwhile=lambda: bench.tell_pose(0.09), lasts_ms=40)
     assert outcome.account.clamped == ("workspace",)
     assert outcome.command.linear[0] == 0.0 and x_of(outcome) == pytest.approx(0.1)
+
+
+def test_where_the_pose_no_longer_counts_neither_does_a_step_that_was_begun_on_it():
+    bench = Bench()
+    bench.tell_pose(0.3)
+    bench.step()
+    assert bench.step(meanwhile=bench.stepper.forget_pose).command is None
+    after = bench.step()
+    assert after.command.target is None and after.account.number == 2, "no new episode"

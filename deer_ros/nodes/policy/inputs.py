@@ -66,6 +66,10 @@ class Inputs:
         """What the robot said of itself no longer counts."""
         self.state = RobotState()
 
+    def forget_pose(self) -> None:
+        """Where the end effector is no longer counts."""
+        self.state = self.state.without_pose()
+
     def open_cameras(self, settings: Settings) -> None:
         """Subscribe to both cameras."""
         compressed = settings.image_transport == "compressed"

@@ -108,7 +108,8 @@ class PolicyLoop:
             if turns_dry and self.stepper.safety.active:
                 self._stop(Stop(Reason.DRY_RUN, plan.dry))
             self._actuation.obey(settings)
-            self._outputs.frame_id = settings.action_frame_id
+            if settings.action_frame_id != self._outputs.frame_id:
+                self._change_frame(settings.action_frame_id)
             self._adopt(plan)
 
     def set_instruction(self, text: str) -> None:
@@ -229,6 +230,13 @@ class PolicyLoop:
         if plan is not None:
             self._depth.ask(Wanted.by(plan))
 
+    def _change_frame(self, frame_id: str) -> None:
+        """Nothing that was said, decided or commanded in another frame means anything in this."""
+        self._send_zero()
+        self.inputs.forget_pose()
+        self.stepper.forget_pose()
+        self._outputs.frame_id = frame_id
+
     def _note_robot(self) -> None:
         self.stepper.robot = self.inputs.state
 
@@ -240,14 +248,17 @@ class PolicyLoop:
     def _halt(self, stop: Stop) -> bool:
         if not self.stepper.stop(stop):
             return False
-        plan = self.stepper.plan
-        if self.stepper.safety.active and plan is not None and plan.dry is None:
-            self._actuation.stop()
+        self._send_zero()
         if stop.reason in FAULTS:
             self._logger.warning(f"stopped: {self.stepper.safety.detail}")
         else:
             self._logger.info(f"stopped: {stop.detail}")
         return True
+
+    def _send_zero(self) -> None:
+        plan = self.stepper.plan
+        if self.stepper.safety.active and plan is not None and plan.dry is None:
+            self._actuation.stop()
 
     def _tell_cadence(self) -> None:
         cadence, plan = self.stepper.record.take_cadence(), self.stepper.plan

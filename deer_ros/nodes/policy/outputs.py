@@ -47,7 +47,8 @@ class Outputs:
 
     def action(self, account: Account) -> None:
         """What the model answered."""
-        self._action.publish(messages.action(account, self.now_ns(), self.frame_id))
+        frame_id = account.plan.settings.action_frame_id
+        self._action.publish(messages.action(account, self.now_ns(), frame_id))
 
     def twist(self, command: Command | None) -> None:
         """A velocity; None is zero."""
