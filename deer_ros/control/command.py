@@ -167,29 +167,32 @@ class GripperCommand:
 
     def __init__(self) -> None:
         self._opening: float | None = None
+        self._episode: int | None = None
+        self._repeats = False
 
-    def update(self, probability: float, hysteresis: float) -> float | None:
+    def update(self, probability: float, hysteresis: float, episode: int) -> float | None:
         """The new opening, 1.0 (open) or 0.0 (closed), or None if it stays as it is.
 
-        probability: of open; it must pass 0.5 by `hysteresis` (0 to 0.5). Raises ValueError, and
-        changes nothing, if the probability is not in 0 .. 1.
+        probability: of open; it must pass 0.5 by `hysteresis` (0 to 0.5). episode: its number;
+        another one knows of no opening before it. Raises ValueError, and changes nothing, if the
+        probability is not in 0 .. 1.
         """
         if not 0.0 <= probability <= 1.0:
             raise ValueError(f"the gripper's probability is {probability}; it must be 0 to 1.")
-        if self._opening is None:
+        last = self._opening if episode == self._episode else None
+        if last is None:
             opening = float(probability > 0.5)
-        elif self._opening == 0.0:
+        elif last == 0.0:
             opening = float(probability > 0.5 + hysteresis)
         else:
             opening = float(probability >= 0.5 - hysteresis)
-        if opening == self._opening:
-            return None
-        self._opening = opening
-        return opening
+        stays = opening == last and not self._repeats
+        self._opening, self._episode, self._repeats = opening, episode, False
+        return None if stays else opening
 
-    def forget(self) -> None:
+    def repeat(self) -> None:
         """Command the next opening even if it is the one commanded last."""
-        self._opening = None
+        self._repeats = True
 
 
 def needs_pose(semantics: ActionSemantics, limits: Limits) -> bool:

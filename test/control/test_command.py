@@ -293,29 +293,38 @@ def test_nothing_that_is_not_finite_or_beyond_the_limits_leaves(
         check_within(made, semantics, limits, measured)
 
 
+def openings(gripper: GripperCommand, probabilities, hysteresis=0.1, episode=1) -> list:
+    return [gripper.update(each, hysteresis, episode) for each in probabilities]
+
+
 def test_the_gripper_changes_only_when_the_probability_is_clear():
-    gripper = GripperCommand()
     probabilities = [0.51, 0.45, 0.41, 0.39, 0.55, 0.6, 0.61, 0.5]
-    openings = [gripper.update(p, 0.1) for p in probabilities]
-    assert openings == [1.0, None, None, 0.0, None, None, 1.0, None]
+    assert openings(GripperCommand(), probabilities) == [
+        1.0, None, None, 0.0, None, None, 1.0, None]
 
 
 def test_without_hysteresis_the_gripper_follows():
-    gripper = GripperCommand()
-    assert [gripper.update(p, 0.0) for p in [0.4, 0.6, 0.4]] == [0.0, 1.0, 0.0]
+    assert openings(GripperCommand(), [0.4, 0.6, 0.4], 0.0) == [0.0, 1.0, 0.0]
 
 
-def test_the_first_opening_after_forgetting_is_commanded_again():
+def test_what_is_to_be_repeated_is_commanded_again_once_and_kept_where_nothing_is_clear():
     gripper = GripperCommand()
-    assert gripper.update(0.9, 0.1) == 1.0
-    gripper.forget()
-    assert gripper.update(0.9, 0.1) == 1.0
+    assert openings(gripper, [0.1]) == [0.0]
+    gripper.repeat()
+    assert openings(gripper, [0.55, 0.55]) == [0.0, None]
+
+
+def test_a_new_episode_knows_of_no_opening_before_it():
+    gripper = GripperCommand()
+    assert openings(gripper, [0.1], episode=1) == [0.0]
+    assert openings(gripper, [0.1, 0.1], episode=2) == [0.0, None]
+    assert openings(gripper, [0.55], episode=3) == [1.0]
 
 
 @pytest.mark.parametrize("probability", [np.nan, np.inf, -0.1, 1.1])
 def test_what_is_no_probability_moves_no_gripper(probability):
     gripper = GripperCommand()
-    gripper.update(0.9, 0.1)
+    openings(gripper, [0.9])
     with pytest.raises(ValueError, match="probability"):
-        gripper.update(probability, 0.1)
-    assert gripper.update(0.9, 0.1) is None
+        openings(gripper, [probability])
+    assert openings(gripper, [0.9]) == [None]

@@ -299,6 +299,18 @@ def test_a_reset_starts_an_episode_and_says_so(node):
     assert after.reset_reason == "~/reset was called"
 
 
+def test_the_gripper_is_commanded_again_where_somebody_may_have_moved_it(node):
+    node.tell(OPEN)
+    node.wait_until(lambda: node.openings)
+    for ask in (node.reset, lambda: node.pause(True) and node.pause(False),
+                lambda: node.set(dry_run=True) and node.set(dry_run=False)):
+        node.wait_for_status(lambda s: is_running(s) and s.reason == Reason.NONE)
+        node.drain()
+        node.openings.clear()
+        ask()
+        node.wait_until(lambda: node.openings)
+
+
 def test_an_episode_that_has_lasted_long_enough_ends_until_a_reset(node):
     node.tell(OPEN)
     status = node.wait_for_status(lambda s: s.state == STOPPED,

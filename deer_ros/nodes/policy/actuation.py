@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
 from rclpy.clock import ROSClock
 
 from deer_ros.control.command import Command, GripperCommand
 from deer_ros.nodes.policy.commander import Commander
 from deer_ros.nodes.policy.outputs import Outputs
-from deer_ros.stepping.plan import Plan
 from deer_ros.stepping.settings import Settings
-
-if TYPE_CHECKING:
-    from deer_ros.policy import Step
+from deer_ros.stepping.stepper import Account
 
 
 class Actuation:
@@ -39,16 +35,14 @@ class Actuation:
         """New rates and times."""
         self._commander.set_times(settings.command_rate, settings.safety_input_timeout)
 
-    def start_afresh(self) -> None:
-        """Nothing that was commanded before is taken for granted."""
-        self._gripper.forget()
-
-    def send(self, step: Step, plan: Plan, command: Command, further: Iterator[Command]) -> None:
+    def send(self, account: Account, command: Command, further: Iterator[Command]) -> None:
         """Send the velocity for as long as it holds, the target, and the gripper if it changes.
 
         further: commands for the control periods after the first, sent when their time has come.
         """
-        opening = self._gripper.update(step.gripper_probability, plan.settings.gripper_hysteresis)
+        plan = account.plan
+        opening = self._gripper.update(
+            account.step.gripper_probability, plan.settings.gripper_hysteresis, account.episode)
         self._commander.hold(command, plan.semantics.period_s, map(self._aim, further))
         self._aim(command)
         if opening is not None:
@@ -62,6 +56,8 @@ class Actuation:
 
     def stop(self) -> None:
         """Send zero now."""
+        # While the policy does not move the gripper, somebody else may.
+        self._gripper.repeat()
         self._commander.stop()
 
     def tick(self) -> None:

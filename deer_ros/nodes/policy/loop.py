@@ -77,7 +77,6 @@ class PolicyLoop:
     def activate(self) -> None:
         """Steps may start."""
         with self._lock:
-            self._actuation.start_afresh()
             self.stepper.activate()
             self.worker.wake()
 
@@ -315,7 +314,7 @@ class PolicyLoop:
         if outcome.command is not None:
             if account.commanded:
                 self._actuation.send(
-                    account.step, account.plan, outcome.command, self._made_now(outcome.further))
+                    account, outcome.command, self._made_now(outcome.further))
             self._brain.commit(account.step)
             self.stepper.count(account, self._outputs.now_ns())
         elif outcome.stop is not None:
