@@ -183,11 +183,12 @@ class Pacing:
 
     @property
     def deadline(self) -> Deadline | None:
-        """What ends a step in time, where that is asked for."""
-        if self.budget.latency_ms is None:
+        """What ends a step in time, where that is asked for and times were measured."""
+        table = self.facts.table
+        if self.budget.latency_ms is None or table is None:
             return None
-        if self._times is None or len(self._times) != len(self.facts.table.segments):
-            self._times = SegmentTimes(self.facts.table)
+        if self._times is None or self._times.table != table:
+            self._times = SegmentTimes(table)
         return Deadline(self.budget.latency_ms, self._times)
 
     def adapt(self, **changes: object) -> None:

@@ -86,12 +86,12 @@ class DeerPolicy:
         folder = find_model(path)
         depth = max_layer
         if budget is not None and budget.memory_mib is not None and (folder / CONFIG).is_file():
-            # Layers are read when the budget is set, as many as fit.
+            # Layers are read later, as many as fit.
             config = DeerConfig.load(folder / CONFIG)
             depth = config.exit_layers[0] if config.permitted_exits(max_layer) else None
         policy = cls(load_model(folder, depth, place, kind))
-        policy._depth = policy.config.permitted_exits(max_layer)[-1]
         if budget is not None:
+            policy.adopt(policy.load_layers(max_layer, budget.memory_mib))
             policy.set_budget(budget)
         return policy
 
@@ -182,7 +182,7 @@ class DeerPolicy:
         metric, steps_per_decision, max_layer_between: as in `set_thresholds`; metric None: the
         calibration's; without the last two all steps decide where no average is asked for, or more
         than the model's own cadence spends, or an action error. Reads and frees layers as
-        `budget.memory_mib` permits.
+        `budget.memory_mib` permits; `pacing.unmet` says if they turn out to be too slow.
         Raises BudgetError, with what can be reached, where the budget cannot be met; ValueError or
         OSError for a calibration or layers that cannot be read. Then nothing has changed.
         """
@@ -195,6 +195,7 @@ class DeerPolicy:
         if built != self.model.max_layer:
             hold(self.model, read_layers(self.model, self._source, built, self._depth))
         self._pace(pacing)
+        self.prepare_budgets(budget)  # of layers read just now, nothing was measured yet
         return self.pacing.solution
 
     def take_budget(
@@ -227,7 +228,7 @@ class DeerPolicy:
         return self._facts(built, max_layer, metric, cadence).solve(budget)
 
     def prepare_budgets(self, budget: Budget | None = None) -> None:
-        """Read the calibration, if the model has one, and measure the model, if it was not yet.
+        """Read the calibration, if the model has one, and measure layers that were not yet.
 
         budget: only what this one needs. Raises ValueError or OSError for a calibration that cannot
         be read or is of other weights than those that were loaded.
@@ -235,7 +236,8 @@ class DeerPolicy:
         named = BY_CALIBRATION | BY_TIME if budget is None else budget.limits.keys()
         if self.calibration is None and self._source is not None and named & BY_CALIBRATION:
             self.calibration = calibration_of(self._source)
-        if self.cost_table is None and named & BY_TIME:
+        measured = 0 if self.cost_table is None else self.cost_table.exit_layers[-1]
+        if measured < self.model.max_layer and named & BY_TIME:
             self.measure()
 
     def measure(
@@ -247,9 +249,7 @@ class DeerPolicy:
         With the prompt in force, or one of usual length. Leaves the recurrent state.
         """
         prompt = self._prompt or self._read(self.usual_ids())
-        self.cost_table = measure(
-            self.model, self.preprocessor, prompt, steps, longest_s, on_step
-        )
+        self.cost_table = measure(self.model, self.preprocessor, prompt, steps, longest_s, on_step)
         self._adapt()
         return self.cost_table
 
@@ -400,8 +400,7 @@ class DeerPolicy:
         return self.model.read(torch.from_numpy(ids).to(self._parameter.device)[None])
 
     def _facts(
-        self, built: int, max_layer: int | None, metric: str | None,
-        cadence: Cadence | None,
+        self, built: int, max_layer: int | None, metric: str | None, cadence: Cadence | None
     ) -> Facts:
         """What a budget is solved from, with `built` layers loaded."""
         return Facts(

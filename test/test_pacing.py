@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from cost_tables import cost_table
@@ -20,12 +22,14 @@ LLM = CostModel(CONFIG, TOKENS).exit_gflops("llm")
 CALIBRATION = with_frontiers(make_calibration(), LLM, losses=300)
 
 
+FACTS = Facts(
+    CONFIG, "float32", 6, tokens=TOKENS, table=cost_table([10.0, 5.0, 5.0]),
+    calibration=CALIBRATION,
+)
+
+
 def paced(**limits) -> Pacing:
-    facts = Facts(
-        CONFIG, "float32", 6, tokens=TOKENS, table=cost_table([10.0, 5.0, 5.0]),
-        calibration=CALIBRATION,
-    )
-    return Pacing(Budget(**limits), facts)
+    return Pacing(Budget(**limits), FACTS)
 
 
 def cost(llm_gflops: float, ms: float = 0.0) -> StepCost:
@@ -75,3 +79,34 @@ def test_without_an_error_what_is_spent_moves_thresholds_and_is_no_complaint():
     for _ in range(200):
         pacing.learn(cost(LLM[-1]))
     assert pacing.rule.thresholds != before and pacing.unmet is None
+
+
+# Deadlines
+
+
+def test_a_deadline_in_force_goes_by_what_was_measured_anew():
+    pacing = paced(latency_ms=40.0)
+    before = pacing.deadline.times
+    before.learn([10.0, 9.0, 5.0])
+    pacing.adapt(table=cost_table([10.0, 20.0, 5.0]))
+    assert pacing.deadline.times.predicted_ms(1) == 30.0
+    other = Pacing(Budget(latency_ms=50.0), pacing.facts, before)
+    assert other.deadline.times.predicted_ms(1) == 30.0, "nor does another budget go by the old"
+
+
+def test_what_a_deadline_learnt_outlives_another_prompt_and_another_budget():
+    pacing = paced(latency_ms=40.0)
+    times = pacing.deadline.times
+    for _ in range(2):
+        times.learn([10.0, 9.0, 5.0])
+    pacing.adapt(tokens=TOKENS + 1, table=cost_table([10.0, 5.0, 5.0]))
+    assert pacing.deadline.times is times and times.predicted_ms(1) == 9.0
+    other = Pacing(Budget(latency_ms=50.0), pacing.facts, times)
+    assert other.deadline.times is times
+
+
+def test_without_measured_times_a_deadline_is_unmet_and_ends_no_step():
+    pacing = Pacing(Budget(latency_ms=40.0), dataclasses.replace(FACTS, table=None))
+    assert "deer bench" in pacing.unmet and pacing.deadline is None
+    pacing.adapt(table=FACTS.table)
+    assert pacing.unmet is None and pacing.deadline.latency_ms == 40.0

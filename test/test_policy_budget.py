@@ -451,6 +451,25 @@ def test_on_the_real_clock_a_slow_layer_is_not_begun(plain):
     assert {step.stopped_by for step in steps} == {"deadline"}
 
 
+def test_layers_that_a_budget_reads_are_measured_before_a_deadline_goes_by_them(plain):
+    """Not taken to be as slow as the few that were there before."""
+    config = DeerPolicy.from_pretrained(plain, max_layer=2).config
+    for layers, measured in ((6, (2, 4, 6)), (2, (2,))):
+        limit = weights_mib(config, layers, "float32")
+        budget = Budget(memory_mib=limit, latency_ms=1e6)
+        policy = DeerPolicy.from_pretrained(plain, budget=budget)
+        assert policy.cost_table.exit_layers == measured
+    policy.set_budget(Budget(latency_ms=1e6))
+    assert policy.cost_table.exit_layers == (2, 4, 6)
+    assert policy.pacing.deadline.times.table == policy.cost_table
+
+
+def test_a_deadline_that_is_taken_before_anything_was_measured_is_told_and_breaks_no_step(plain):
+    policy = DeerPolicy.from_pretrained(plain)
+    policy.take_budget(Budget(latency_ms=40.0))
+    assert policy.step(noise(0), TEXT).exit_layer == 2 and "deer bench" in policy.pacing.unmet
+
+
 # What is refused
 
 

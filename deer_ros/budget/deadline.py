@@ -22,11 +22,9 @@ class SegmentTimes:
     """
 
     def __init__(self, table: CostTable) -> None:
+        self.table = table
         self._expected_ms = [segment.p99 for segment in table.segments]
         self._windows = [deque([ms] * WINDOW, maxlen=WINDOW) for ms in self._expected_ms]
-
-    def __len__(self) -> int:
-        return len(self._windows)
 
     def predicted_ms(self, segment: int) -> float:
         """Time that the segment before exit number `segment` stays below in 99 % of the steps."""
