@@ -122,7 +122,7 @@ class Steady:
         self.rule = rule
         self.spent = Spent()
 
-    def learn(self, cost: StepCost, decides: bool = True) -> None:
+    def learn(self, cost: StepCost, decides: bool = True, cut: bool = False) -> None:
         """Take in what a step cost."""
         self.spent = self.spent.plus(cost)
 
@@ -132,8 +132,8 @@ class Pacing:
 
     Where an average is asked for, steps go by rows of the solution's ladder: at a knob that stays,
     or that a tracker per average moves; of two, the one that asks for less holds. Where an action
-    error is asked for, all go by the one row that was certified. A deadline limits no rule: it is
-    kept while a step runs, which may go as deep as it then has time for.
+    error is asked for, all go by the one row that was certified. A deadline limits no other rule: it
+    is kept while a step runs, which may go as deep as it then has time for.
     """
 
     def __init__(
@@ -143,6 +143,7 @@ class Pacing:
         so from the start."""
         self.budget = budget
         self.spent = Spent()
+        self._cut = 0
         self._refusal: str | None = None
         self._trackers: dict[str, Tracker] = {}
         self._times = times
@@ -159,7 +160,7 @@ class Pacing:
     def unmet(self) -> str | None:
         """Why the budget cannot be met, with this instruction mostly, where that is so; then as
         little is spent as can be, or as an action error permits."""
-        return self._refusal or self._overspent
+        return self._refusal or self._overspent or self._cut_short
 
     @property
     def rule(self) -> ExitRule:
@@ -175,9 +176,10 @@ class Pacing:
             )
         return self._rule_of(self._ladder.row(knob, self.spent.steps))
 
-    def learn(self, cost: StepCost, decides: bool = True) -> None:
-        """Take in what a step cost. decides: False where it asked nothing."""
+    def learn(self, cost: StepCost, decides: bool = True, cut: bool = False) -> None:
+        """Take in what a step cost. decides: False where it asked nothing. cut: by the deadline."""
         self.spent = self.spent.plus(cost)
+        self._cut += cut
         for average, tracker in self._trackers.items():
             tracker.update(self._counted(average, cost), decides)
 
@@ -208,11 +210,11 @@ class Pacing:
 
     def _solve(self, facts: Facts, budget: Budget) -> None:
         self.solution = run = facts.solve(budget)
-        if budget.latency_ms is not None:
-            run = facts.solve(budget.replace(latency_ms=None))
         # Cheaper rows than the certified one are not certified, and dearer ones would only be spent
-        # because they may be.
+        # because they may be; nor is a row that goes deeper where there is time.
         certified = budget.max_action_error is not None
+        if budget.latency_ms is not None and not certified:
+            run = facts.solve(budget.replace(latency_ms=None))
         self.facts, self._run, self._knob = facts, run, run.knob
         self._ladder = None if certified else run.ladder
         self._rules: dict[int, ExitRule] = {}
@@ -257,6 +259,16 @@ class Pacing:
                     f"average here, and {average} is {asked:g}; raise one of them."
                 )
         return None
+
+    @property
+    def _cut_short(self) -> str | None:
+        """How many steps a deadline ended before the certified rule would have."""
+        if self.budget.max_action_error is None or not self._cut:
+            return None
+        return (
+            f"latency_ms {self.budget.latency_ms:g} ended {self._cut} of {self.spent.steps} steps "
+            "before the exit that max_action_error is certified for; raise one of them."
+        )
 
     def _slack(self, average: str) -> float:
         """By how much tracking would let a mean be off after as many steps."""

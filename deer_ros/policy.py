@@ -33,7 +33,7 @@ from deer_ros.model.language import Prompt
 from deer_ros.observation import Observation
 from deer_ros.pacing import AVERAGES, Facts, Pacing, Steady
 from deer_ros.resources import find_model
-from deer_ros.walk import Timer, explain, walk
+from deer_ros.walk import DEADLINE, Timer, explain, walk
 
 BY_CALIBRATION = {*AVERAGES, "max_action_error"}
 BY_TIME = {"average_ms", "latency_ms"}
@@ -343,7 +343,8 @@ class DeerPolicy:
 
     def commit(self, step: Step) -> None:
         """Advance the recurrent state to what follows from `step`, and count what it cost."""
-        self.pacing.learn(step.cost, self.rule.cadence.decides(self._steps))
+        decides = self.rule.cadence.decides(self._steps)
+        self.pacing.learn(step.cost, decides, step.stopped_by == DEADLINE)
         self._state = step._state
         self._steps += 1
         self._last_exit = step.exit_layer

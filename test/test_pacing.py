@@ -73,6 +73,29 @@ def test_an_average_that_a_certified_row_breaks_is_told_once_tracking_would_have
     assert pacing.unmet is None
 
 
+@pytest.mark.parametrize("latency", [16.0, 20.0, 1e3])
+def test_an_error_is_certified_for_the_depth_that_a_deadline_lets_a_typical_step_reach(latency):
+    pacing = paced(max_action_error=1.0, latency_ms=latency)
+    solution = pacing.solution
+    assert solution.max_layer == {16.0: 2, 20.0: 4, 1e3: 6}[latency]
+    assert pacing.rule.exits[-1] == solution.max_layer, "though there may be time for more"
+    assert pacing.rule.thresholds[: len(solution.thresholds)] == solution.thresholds
+    assert pacing.deadline.latency_ms == latency
+
+
+def test_steps_that_a_deadline_cuts_short_of_a_certificate_are_told_with_their_number():
+    for limits, told in (
+        ({"max_action_error": 1.0, "latency_ms": 1e3}, "latency_ms 1000 ended 2 of 3 steps"),
+        ({"latency_ms": 1e3}, None),
+    ):
+        pacing = paced(**limits)
+        pacing.learn(cost(LLM[0]))
+        assert pacing.unmet is None
+        for _ in range(2):
+            pacing.learn(cost(LLM[0]), cut=True)
+        assert (told in pacing.unmet) if told else pacing.unmet is None
+
+
 def test_without_an_error_what_is_spent_moves_thresholds_and_is_no_complaint():
     pacing = paced(average_gflops=float(np.mean(LLM)))
     before = pacing.rule.thresholds

@@ -451,6 +451,15 @@ def test_on_the_real_clock_a_slow_layer_is_not_begun(plain):
     assert {step.stopped_by for step in steps} == {"deadline"}
 
 
+def test_a_deadline_that_overrides_a_certificate_says_so(policy):
+    clock = SteppedClock(policy, [5.0, 5.0, 2.5, 2.5, 2.5, 2.5])
+    policy.set_budget(Budget(max_action_error=1e-6, latency_ms=23.0))
+    assert policy.step(noise(0), TEXT).exit_layer == 6 and policy.pacing.unmet is None
+    clock.layer_ms = [7.0, 7.0, 2.5, 2.5, 2.5, 2.5]
+    assert policy.step(noise(0), TEXT).stopped_by == "deadline"
+    assert "latency_ms 23 ended 1 of 2 steps" in policy.pacing.unmet
+
+
 def test_layers_that_a_budget_reads_are_measured_before_a_deadline_goes_by_them(plain):
     """Not taken to be as slow as the few that were there before."""
     config = DeerPolicy.from_pretrained(plain, max_layer=2).config
