@@ -189,13 +189,19 @@ class Input:
     """An input and its age. age_s: from its stamp to now; None if nothing ever came.
 
     repeats: messages that have come since, without a newer stamp. is_needed: no step is made
-    without it.
+    without it. part: what in its messages this is about, where several share a topic.
     """
 
     name: str
     age_s: float | None
     repeats: int = 0
     is_needed: bool = True
+    part: str = ""
+
+    @property
+    def where(self) -> str:
+        """For people."""
+        return f"{self.name} with {self.part}" if self.part else self.name
 
 
 def age_s(now_ns: int, stamp_ns: int | None) -> float | None:
@@ -211,24 +217,24 @@ def stale(inputs: list[Input], timeout_s: float) -> Stop | None:
     """The first input that is older than `timeout_s`, or further than that in the future."""
     for source in inputs:
         if source.age_s is None:
-            return Stop(Reason.INPUT_STALE, f"nothing has come on {source.name} yet.")
+            return Stop(Reason.INPUT_STALE, f"nothing has come on {source.where} yet.")
         if source.age_s > timeout_s and source.repeats >= FROZEN_REPEATS:
             return Stop(
                 Reason.STAMPS_FROZEN,
-                f"messages come on {source.name}, but their stamps have stood still for "
+                f"messages come on {source.where}, but their stamps have stood still for "
                 f"{source.age_s:.2f} s (safety.input_timeout is {timeout_s:g} s).",
             )
         if source.age_s > timeout_s:
             return Stop(
                 Reason.INPUT_STALE,
-                f"the newest message on {source.name} is {source.age_s:.2f} s old "
+                f"the newest message on {source.where} is {source.age_s:.2f} s old "
                 f"(safety.input_timeout is {timeout_s:g} s); if it comes at its rate, the clocks "
                 "differ, or use_sim_time is not set as it should be.",
             )
         if source.age_s < -timeout_s:
             return Stop(
                 Reason.STAMPS_AHEAD,
-                f"the newest message on {source.name} is stamped {-source.age_s:.2f} s in the "
+                f"the newest message on {source.where} is stamped {-source.age_s:.2f} s in the "
                 "future: the clocks differ, or use_sim_time is not set as it should be.",
             )
     return None

@@ -111,11 +111,6 @@ class Plan:
         is_read = not set(POSE_NAMES).isdisjoint(self.layout)
         return is_read or needs_pose(self.semantics, self.limits)
 
-    @property
-    def needs_joints(self) -> bool:
-        """Whether no step may be made without the positions of the joints."""
-        return not set(self.layout) <= set(POSE_NAMES)
-
     def warnings(self) -> list[str]:
         """What is allowed, but worth a word."""
         sentences = []

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,21 +13,31 @@ from deer_ros.control.rotation import normalised
 from deer_ros.control.safety import Input, age_s, stale
 from deer_ros.data.episode import POSE_NAMES, columns_of, joint_names
 
+JOINTS = "joint_states"
+
+
+@dataclass(frozen=True)
+class Joint:
+    """stamp_ns: of the newest message that names it. repeats: those that have come since without a
+    newer stamp."""
+
+    position: float
+    stamp_ns: int
+    repeats: int = 0
+
 
 @dataclass(frozen=True)
 class RobotState:
     """The newest of what the robot says of itself; None and stamp 0 where nothing has come.
 
-    joints: a sensor_msgs/JointState, as it came. pose_repeats, joints_repeats: messages that have
-    come since without a newer stamp.
+    pose_repeats: messages that have come since without a newer stamp. joints: as `proprioception`
+    calls them; several publishers may share their topic.
     """
 
     pose: Pose | None = None
     pose_stamp_ns: int = 0
-    joints: Any = None
-    joints_stamp_ns: int = 0
     pose_repeats: int = 0
-    joints_repeats: int = 0
+    joints: Mapping[str, Joint] = field(default_factory=dict)
 
     def with_pose(self, pose: Pose, stamp_ns: int) -> RobotState:
         """After one more pose."""
@@ -38,20 +48,33 @@ class RobotState:
         """As if none had come."""
         return replace(self, pose=None, pose_stamp_ns=0, pose_repeats=0)
 
-    def with_joints(self, joints: Any, stamp_ns: int) -> RobotState:
-        """After one more message of the joints."""
-        repeats = _repeats(self.joints_repeats, self.joints_stamp_ns, stamp_ns)
-        return replace(self, joints=joints, joints_stamp_ns=stamp_ns, joints_repeats=repeats)
+    def with_joints(self, message: Any, stamp_ns: int) -> RobotState:
+        """After one more sensor_msgs/JointState. Some drivers send velocities alone."""
+        joints = dict(self.joints)
+        for name, position in zip(joint_names(message.name), message.position):
+            before = joints.get(name)
+            repeats = 0 if before is None else _repeats(before.repeats, before.stamp_ns, stamp_ns)
+            joints[name] = Joint(position, stamp_ns, repeats)
+        return replace(self, joints=joints)
 
     def pose_input(self, now_ns: int, is_needed: bool = True) -> Input:
         """The pose's topic."""
         age = age_s(now_ns, self.pose_stamp_ns or None)
         return Input("end_effector/pose", age, self.pose_repeats, is_needed)
 
-    def joints_input(self, now_ns: int, is_needed: bool = True) -> Input:
-        """The joints' topic."""
-        age = age_s(now_ns, self.joints_stamp_ns or None)
-        return Input("joint_states", age, self.joints_repeats, is_needed)
+    def joints_input(self, now_ns: int, layout: Sequence[str] = ()) -> Input:
+        """The joints' topic, as old as the oldest joint of `layout`, or of all where that names
+        none: a publisher that lives on hides none that is dead."""
+        named = [name for name in layout if name not in POSE_NAMES]
+        missing = [name for name in named if name not in self.joints]
+        counted = named or list(self.joints)
+        if missing or not counted:
+            part = f"{', '.join(missing)} (it has {', '.join(self.joints)})" if self.joints else ""
+            return Input(JOINTS, None, is_needed=bool(named), part=part)
+        name = min(counted, key=lambda name: self.joints[name].stamp_ns)
+        oldest = self.joints[name]
+        age = age_s(now_ns, oldest.stamp_ns or None)
+        return Input(JOINTS, age, oldest.repeats, bool(named), name)
 
     def recent_pose(self, now_ns: int, timeout_s: float) -> Pose | None:
         """The newest pose, unless it is too old to start from, or of the future."""
@@ -65,8 +88,7 @@ class RobotState:
         said: dict[str, float] = {}
         if self.pose is not None:
             said |= zip(POSE_NAMES, (*self.pose.position, *self.pose.orientation))
-        if self.joints is not None:
-            said |= zip(joint_names(self.joints.name), self.joints.position)
+        said |= {name: joint.position for name, joint in self.joints.items()}
         try:
             columns = columns_of(layout, list(said))
         except ValueError as error:

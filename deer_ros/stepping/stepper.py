@@ -178,12 +178,12 @@ class Stepper:
         """Of both cameras and of what the robot says of itself."""
         plan = self.plan
         needs_pose = plan is not None and self._needs_pose(plan)
-        needs_joints = plan is not None and plan.needs_joints
+        layout = () if plan is None else plan.layout
         return [
             *(Input(f"camera/{name}/image", age_s(now_ns, self.sampler.newest_ns(name)),
                     self.sampler.repeats(name)) for name in CAMERAS),
             self.robot.pose_input(now_ns, needs_pose),
-            self.robot.joints_input(now_ns, needs_joints),
+            self.robot.joints_input(now_ns, layout),
         ]
 
     def hindrance(self, now_ns: int) -> Stop | None:

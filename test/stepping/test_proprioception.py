@@ -10,7 +10,7 @@ import pytest
 from tiny_model import tiny_config, write_tiny_model
 
 from deer_ros.control.command import Pose
-from deer_ros.control.safety import Reason
+from deer_ros.control.safety import Reason, stale
 from deer_ros.control.sampler import CAMERAS
 from deer_ros.model.config import ProprioceptionConfig
 from deer_ros.observation import Observation
@@ -42,7 +42,7 @@ def joints(**positions: float) -> SimpleNamespace:
 def robot(now_ms: int = 0, **positions: float) -> RobotState:
     pose = Pose(np.array([1.0, 2.0, 3.0]), np.array([0.0, 0.0, 0.6, 0.8]))
     positions = positions or {"one": 5.0, "two": 6.0}
-    return RobotState(pose, now_ms * MS, joints(**positions), now_ms * MS)
+    return RobotState(pose, now_ms * MS).with_joints(joints(**positions), now_ms * MS)
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +107,7 @@ def offer(subject: Stepper, now_ms: int):
 ])  # fmt: skip
 def test_no_step_is_made_on_what_is_missing_or_old(layout, needed):
     subject = ready(layout)
-    whole = {"joint_states": {"joints": None, "joints_stamp_ns": 0},
+    whole = {"joint_states": {"joints": {}},
              "end_effector/pose": {"pose": None, "pose_stamp_ns": 0}}  # fmt: skip
     for number, (topic, nothing) in enumerate(whole.items(), start=1):
         now_ms = 1000 * number
@@ -127,3 +127,43 @@ def test_no_step_is_made_on_what_is_missing_or_old(layout, needed):
 def test_a_model_that_reads_what_no_topic_says_is_refused():
     with pytest.raises(ValueError, match=r"reads gripper_width, eef_pos of the robot itself"):
         Plan.of(settings(), config_of(("gripper_width", "joint.two", "eef_pos")))
+
+
+def test_several_publishers_may_share_joint_states_and_none_hides_that_another_is_dead():
+    layout = ("joint.arm", "joint.finger")
+    subject = ready(layout)
+
+    def said(now_ms: int, **positions: float) -> None:
+        subject.robot = subject.robot.with_joints(joints(**positions), now_ms * MS)
+
+    said(1000, finger=0.1)
+    assert offer(subject, 1000) is None
+    stop = subject.watch(1000 * MS)
+    assert stop.reason is Reason.INPUT_STALE
+    assert "nothing has come on joint_states with joint.arm (it has joint.finger)" in stop.detail
+    said(1100, arm=2.0)
+    assert offer(subject, 1100).robot.proprioception(layout).tolist() == pytest.approx([2, 0.1])
+    said(1600, finger=0.2)
+    assert offer(subject, 1600) is not None
+    said(1700, finger=0.3)
+    assert offer(subject, 1700) is None
+    assert "message on joint_states with joint.arm is 0.60 s old" in subject.watch(1700 * MS).detail
+    said(1800, arm=3.0)
+    assert offer(subject, 1800).robot.proprioception(layout).tolist() == pytest.approx([3, 0.3])
+
+
+def test_a_message_without_positions_says_nothing_of_joints():
+    velocities = SimpleNamespace(name=["one", "two"], position=[])
+    subject = robot(1000).with_joints(velocities, 1500 * MS)
+    assert subject.proprioception(("joint.two",)) == [6.0]
+    assert subject.joints_input(1500 * MS, ("joint.two",)).age_s == 0.5
+
+
+def test_the_stamps_of_a_publisher_that_stand_still_are_told_from_silence():
+    frozen, other = robot(1000), robot(1000)
+    for now_ms in range(1100, 1700, 100):
+        frozen = frozen.with_joints(joints(two=1.0), 1000 * MS).with_joints(
+            joints(three=1.0), now_ms * MS)
+        other = other.with_joints(joints(three=1.0), now_ms * MS)
+    stops = [stale([each.joints_input(1700 * MS, ("joint.two",))], 0.5) for each in (frozen, other)]
+    assert [stop.reason for stop in stops] == [Reason.STAMPS_FROZEN, Reason.INPUT_STALE]
