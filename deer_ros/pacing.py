@@ -34,7 +34,7 @@ class Facts:
     dtype: of the weights. built: layers that are loaded. limit: deepest layer that may run, None:
     all that are loaded. metric: of the criterion, None: as calibrated. tokens: length of the prompt
     in force, None before the first. table, calibration: None where there is none.
-    cadence: which steps decide; None: as `solve` chooses, and all of them where nothing is saved.
+    cadence: which steps decide; None: as `solve` chooses.
     """
 
     config: DeerConfig
@@ -64,15 +64,6 @@ class Facts:
             budget, self.config, self.cost, self.table, self.calibration, self.max_layer,
             self.dtype, self.metric, self.cadence,
         )  # fmt: skip
-        asks_nothing = solution.ladder is None and not any(
-            name in budget.limits for name in (*AVERAGES, "max_action_error")
-        )
-        if asks_nothing:
-            # There is nothing to save: as deep as the limits permit.
-            never = (-math.inf,) * (len(solution.thresholds) - 1)
-            solution = dataclasses.replace(
-                solution, thresholds=(*never, math.inf), cadence=self.cadence or Cadence()
-            )
         if solution.binding == "none" and self._is_held_by_memory(budget):
             solution = dataclasses.replace(solution, binding="memory_mib")
         return solution
@@ -132,8 +123,8 @@ class Pacing:
 
     Where an average is asked for, steps go by rows of the solution's ladder: at a knob that stays,
     or that a tracker per average moves; of two, the one that asks for less holds. Where an action
-    error is asked for, all go by the one row that was certified. A deadline limits no other rule: it
-    is kept while a step runs, which may go as deep as it then has time for.
+    error is asked for, all go by the one row that was certified. A deadline limits no other rule:
+    it is kept while a step runs, which may go as deep as it then has time for.
     """
 
     def __init__(

@@ -282,6 +282,21 @@ def test_no_step_exceeds_a_peak_and_without_more_it_goes_as_deep_as_that(
         assert getattr(step.cost, f"{scope}_gflops") <= peak
 
 
+def test_what_limits_alone_let_expect_is_what_then_runs(tmp_path):
+    """Not what the model's own thresholds would do, which leave early."""
+    exits = ExitConfig(interval=2, thresholds=(1e8, 1e8, 1e8))
+    policy = DeerPolicy.from_pretrained(write_calibrated_model(tmp_path / "m", exits=exits))
+    policy.cost_table = cost_table([10.0, 5.0, 5.0])
+    policy.expect(TEXT)
+    policy.prepare_budgets()
+    for limits in ({}, {"peak_gflops": 1e9}, {"latency_ms": 1e6}, {"memory_mib": 1e3}):
+        solution = policy.set_budget(Budget(**limits))
+        for number in range(3):
+            policy.step(noise(number), TEXT)
+        assert solution.expected_llm_gflops == pytest.approx(policy.pacing.spent.llm_gflops)
+        assert solution.exit_shares == (0, 0, 1) and solution.expected_action_error == 0
+
+
 def test_peak_and_average_hold_together(policy):
     policy.set_budget(Budget(average_gflops=between(policy, 0.3),
                              peak_gflops=float(costs(policy)[1]) * 1.001))

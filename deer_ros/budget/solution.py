@@ -34,8 +34,8 @@ class Solution:
     calibration (or no table of milliseconds). expected_success_loss: what a gate guesses, if it
     guesses that. cadence: which steps decide.
     ladder, knob: the rows that tracking moves along and where on them the budget lies; None where
-    no average and no error was asked for (then the thresholds are the model's own), or where
-    nothing but full depth can follow. cost_name: what `ladder.cost` counts: `llm_gflops`,
+    every step goes as deep as is permitted: no average and no error was asked for, or nothing but
+    full depth can follow. cost_name: what `ladder.cost` counts: `llm_gflops`,
     `step_gflops` or `ms`. reachable: the lowest and the highest average in that unit.
     """
 
@@ -72,9 +72,9 @@ def solve(
     max_layer: the deepest layer that is loaded or permitted otherwise; None: all of the model's.
     dtype: of the weights, for `memory_mib`. metric: of the criterion; None: the calibration's, or
     else the model's own; `cost` is taken under it. cadence: which steps decide; None: as the model
-    does, but every step where that cannot give what is asked for. Raises BudgetError, with the
-    reachable interval, for a budget that cannot be met, or that lacks its table or calibration;
-    ValueError for a metric that the model does not have.
+    does, but every step where that cannot give what is asked for, or nothing is to be saved. Raises
+    BudgetError, with the reachable interval, for a budget that cannot be met, or that lacks its
+    table or calibration; ValueError for a metric that the model does not have.
     """
     if calibration is not None and calibration.exit_layers != config.exit_layers:
         raise BudgetError(
@@ -101,17 +101,15 @@ def metric_in_force(
 
 
 class _Solver(Placing):
-    """Tells what the place of a budget lets expect, or the model's own thresholds without one."""
+    """Tells what the place of a budget lets expect, or full depth without one."""
 
     @property
     def wants_more(self) -> bool:
         """Whether more than this cadence can give is asked for: a certificate, which is for steps
-        that all decide, or averages above what it spends when it decides for the deepest exit."""
-        if self.budget.max_action_error is not None:
-            return True
-        averages = self._averages()
-        return bool(averages) and all(
-            getattr(self.budget, name) > self.costs(name)[-1] for name in averages
+        that all decide, or no averages below what it spends when it decides for the deepest exit.
+        """
+        return self.budget.max_action_error is not None or all(
+            getattr(self.budget, name) > self.costs(name)[-1] for name in self._averages()
         )
 
     def _averages(self) -> list[str]:
@@ -121,7 +119,7 @@ class _Solver(Placing):
         budget = self.budget
         averages = self._averages()
         if not averages and budget.max_action_error is None:
-            return self._own_thresholds()
+            return self._deepest()
         if budget.max_action_error is None and self.calibration is None:
             return self._without_calibration(averages)
         if self.calibration is None:
@@ -162,7 +160,7 @@ class _Solver(Placing):
             return {"expected_action_error": loss}
         low = min(int(knob), len(ladder) - 1)
         rows = ladder.thresholds[low : low + 2]
-        errors = [self._mean(self._errors(), row, self.metric) for row in rows]
+        errors = [self._mean(self._errors(), row) for row in rows]
         upper = knob - low if len(errors) > 1 else 0.0
         error = errors[0] + upper * (errors[-1] - errors[0])
         return {"expected_action_error": error, "expected_success_loss": loss if guessed else None}
@@ -171,52 +169,40 @@ class _Solver(Placing):
         """Action errors per step of deciding for every exit: (E, n)."""
         return self.cadence.per_step(self.calibration.errors(), self.config.exit_layers)
 
-    def _mean(self, losses: np.ndarray, thresholds: Sequence[float], metric: str) -> float:
+    def _mean(self, losses: np.ndarray, thresholds: Sequence[float]) -> float:
         """Of losses (E, n), where steps leave by `thresholds` of the permitted exits."""
-        deltas = self.calibration.deltas(metric)[: self.depth.exits]
+        deltas = self.calibration.deltas(self.metric)[: self.depth.exits]
         taken = exits_taken(deltas, np.array(thresholds, np.float32))
         return float(losses[taken, np.arange(len(taken))].mean(dtype=np.float64))
 
-    def _expecting(self, shares: np.ndarray | None) -> Solution:
-        """A solution by the model's own thresholds, with what `shares` of decisions cost."""
-        exits = self.depth.exits
-        solution = Solution(
-            thresholds=(*self.config.thresholds[: exits - 1], math.inf),
+    def _expecting(self, shares: np.ndarray) -> Solution:
+        """A solution that takes the deepest exit, with what `shares` of decisions cost."""
+        exits, table = self.depth.exits, self.table
+        shares = self.cadence.shares_of_steps(shares, self.config.exit_layers)
+        return Solution(
+            thresholds=(*[float(NEVER)] * (exits - 1), math.inf),
             max_layer=self.depth.max_layer,
             metric=self.metric,
             binding=self.depth.binding,
             cadence=self.cadence,
-        )
-        if shares is None:
-            return solution
-        table, shares = self.table, self.cadence.shares_of_steps(shares, self.config.exit_layers)
-        return replace(
-            solution,
             exit_shares=tuple(shares.tolist()),
             expected_llm_gflops=float(shares @ self.cost.exit_gflops("llm")[:exits]),
             expected_step_gflops=float(shares @ self.cost.exit_gflops("step")[:exits]),
             expected_ms=None if table is None else float(shares @ table.exits_ms()[:exits]),
         )
 
-    def _own_thresholds(self) -> Solution:
-        """No average and no error was asked for: the model's own thresholds, and their metric."""
-        metric, calibration = self.config.metric, self.calibration
-        if calibration is None:
-            return replace(self._expecting(None), metric=metric)
-        exits = self.depth.exits
-        thresholds = (*self.config.thresholds[: exits - 1], math.inf)
-        taken = exits_taken(
-            calibration.deltas(metric)[:exits], np.array(thresholds, np.float32)
-        )
+    def _deepest(self) -> Solution:
+        """Nothing is to be saved: every step that decides goes as deep as is permitted."""
+        solution = self._expecting(np.eye(self.depth.exits)[-1])
+        if self.calibration is None:
+            whole = self.depth.exits == len(self.config.exit_layers)
+            exact = whole and self.cadence.layer_between is None
+            return replace(solution, expected_action_error=0.0 if exact else None)
+        error = self._mean(self._errors(), solution.thresholds)
         lost = None
-        if calibration.success_counts(metric):
-            lost = self._mean(calibration.losses(metric), thresholds, metric)
-        return replace(
-            self._expecting(np.bincount(taken, minlength=exits) / len(taken)),
-            metric=metric,
-            expected_action_error=self._mean(self._errors(), thresholds, metric),
-            expected_success_loss=lost,
-        )
+        if self.calibration.success_counts(self.metric):
+            lost = self._mean(self.calibration.losses(self.metric), solution.thresholds)
+        return replace(solution, expected_action_error=error, expected_success_loss=lost)
 
     def _without_calibration(self, averages: list[str]) -> Solution:
         """Full depth, if the averages permit it; nothing else can be told."""
@@ -229,10 +215,4 @@ class _Solver(Placing):
                     f"{name} is {asked:g}, below the {costs[-1]:.6g} {UNITS[name]} of full depth; "
                     "that needs a calibration of this model. Run `deer calibrate`."
                 )
-        exits = self.depth.exits
-        whole = np.eye(exits)[-1]
-        error = 0.0 if exits == len(self.config.exit_layers) else None
-        never = (float(NEVER),) * (exits - 1)
-        return replace(
-            self._expecting(whole), thresholds=(*never, math.inf), expected_action_error=error
-        )
+        return self._deepest()

@@ -14,6 +14,7 @@ from synthetic_samples import make_calibration, with_frontiers
 from tiny_model import tiny_config
 
 from deer_ros.budget.budget import Budget, BudgetError
+from deer_ros.budget.cadence import Cadence
 from deer_ros.budget.cost import CostModel
 from deer_ros.budget.memory import weights_mib
 from deer_ros.budget.risk import p_values
@@ -127,9 +128,12 @@ def test_structural_limits_say_how_deep_and_which_of_them():
     ]:
         found = solved(**budget)
         assert (found.max_layer, found.binding) == (layer, binding), budget
-        # No average: the model's own thresholds.
-        assert found.thresholds == (*CONFIG.thresholds[: layer // 2 - 1], math.inf)
-        assert len(found.exit_shares) == layer // 2
+        # No average: there is nothing to save.
+        assert all(threshold <= NEVER for threshold in found.thresholds[:-1])
+        assert found.exit_shares == (*[0] * (layer // 2 - 1), 1)
+        assert found.expected_llm_gflops == pytest.approx(LLM[layer // 2 - 1])
+        exact = CALIBRATION.errors()[layer // 2 - 1].mean()
+        assert found.expected_action_error == pytest.approx(exact)
 
 
 @pytest.mark.parametrize("budget, least", [
@@ -211,7 +215,11 @@ def test_what_a_budget_lacks_is_said(budget, without, complaint):
 def test_a_model_without_calibration_can_still_run_to_full_depth():
     found = solved(calibration=None, average_gflops=LLM[-1])
     assert found.thresholds[:-1] == (NEVER, NEVER) and found.expected_action_error == 0
-    assert solved(calibration=None).thresholds == (*CONFIG.thresholds[:-1], math.inf)
+    assert solved(calibration=None) == found
+    shallow = Cadence(2, 2)
+    found = solve(Budget(), CONFIG, COST, cadence=shallow)
+    assert found.expected_llm_gflops == pytest.approx((LLM[0] + LLM[2]) / 2)
+    assert found.expected_action_error is None, "steps in between are not of full depth"
 
 
 def test_a_calibration_of_other_exits_metric_or_depth_is_told():
@@ -274,8 +282,8 @@ def test_where_a_gate_guesses_success_that_is_what_is_kept(solver, place):
 def test_full_depth_loses_no_success_whatever_its_gate_says():
     found = solved(OF_SUCCESS, config=GATED, average_gflops=1e9)
     assert found.expected_success_loss == found.expected_action_error == 0
-    own = solved(OF_SUCCESS, config=GATED)
-    assert own.expected_success_loss is not None
+    less = solved(OF_SUCCESS, config=GATED, peak_gflops=LLM[1])
+    assert less.expected_success_loss == pytest.approx(GUESSES[:, 1].clip(0, 1).mean())
 
 
 def test_under_another_metric_the_action_is_what_is_kept():
