@@ -84,6 +84,7 @@ class PolicyLoop:
         """Zero goes out first."""
         with self._lock:
             self._stop(stop)
+            self._close_goal(stop)
             self.stepper.safety.active = False
             self._tell_cadence()
 
@@ -161,6 +162,7 @@ class PolicyLoop:
         with self._lock:
             if not self.stepper.safety.active:
                 return "the node is not active."
+            self._close_goal(self.goal_end())
             self.stepper.reset()
             self.worker.wake()
             return None
@@ -223,6 +225,13 @@ class PolicyLoop:
             return self.stepper.input_ages(self._outputs.now_ns())
 
     # Under the lock.
+
+    def _close_goal(self, stop: Stop | None) -> None:
+        """Have the goal ended now, if it has one to end: what ends it may be over before somebody
+        asks for `goal_end`."""
+        if self._has_goal and stop is not None:
+            self._goal_end = stop
+            self.end_goal(stop)
 
     def _adopt(self, plan: Plan | None) -> None:
         self.stepper.adopt(plan)
