@@ -80,6 +80,12 @@ def measure(
     )
 
 
+def take_threads() -> None:
+    """Let torch have the threads that the node gives it: OMP_NUM_THREADS, or all cores but one."""
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))
+
+
 def _exits(model: DeerModel) -> tuple[int, ...]:
     return model.config.permitted_exits(model.max_layer)
 

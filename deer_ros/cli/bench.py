@@ -57,13 +57,14 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """All that `deer bench --json` prints."""
     import torch
 
+    from deer_ros.measuring import take_threads
     from deer_ros.policy import DeerPolicy
     from deer_ros.resources import find_model
 
-    if arguments.threads is not None:
+    if arguments.threads is None:
+        take_threads()
+    else:
         torch.set_num_threads(arguments.threads)
-    elif "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))
     folder = find_model(arguments.model)
     resident_mib = _resident_mib()
     started_s = time.perf_counter()

@@ -120,11 +120,13 @@ def _timing(
                 f"{arguments.timing} is of a model with exits after layers "
                 f"{list(table.exit_layers)}; this model's are {list(config.exit_layers)}."
             )
-        return table
+        return table.at_depth(config.exit_layers)
     if budget.average_ms is None and budget.latency_ms is None:
         return None
+    from deer_ros.measuring import take_threads
     from deer_ros.policy import DeerPolicy
 
+    take_threads()
     return DeerPolicy.from_pretrained(folder, dtype=arguments.dtype or "auto").measure()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -92,6 +93,26 @@ def test_limits_of_depth_instruction_and_timing(capsys, model, cost, tmp_path):
     facts = answer(capsys, model, "--average-ms", 13, "--timing", table)
     assert facts["expected_ms"] <= 13 + 1e-9 and facts["binding"] == "average_ms"
     assert answer(capsys, model, "--latency-ms", 16, "--timing", table)["max_layer"] == 4
+
+
+def test_a_table_of_fewer_layers_stands_for_the_others_too(capsys, model, tmp_path):
+    table, of_all = tmp_path / "timing.json", cost_table((10.0,)).at_depth((2, 4, 6))
+    table.write_text(json.dumps(cost_table((10.0,)).to_json()))
+    facts = answer(capsys, model, "--average-ms", 11, "--timing", table)
+    assert facts["binding"] == "average_ms" and facts["expected_ms"] <= 11 + 1e-9
+    facts = answer(capsys, model, "--latency-ms", 1000, "--timing", table)
+    assert (facts["max_layer"], facts["binding"]) == (6, "none")
+    assert facts["expected_ms"] == pytest.approx(of_all.exits_ms()[-1])
+
+
+def test_milliseconds_are_measured_with_the_nodes_threads(capsys, model, monkeypatch):
+    taken = []
+    monkeypatch.setattr("torch.set_num_threads", taken.append)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    answer(capsys, model, "--average-ms", 1e6)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    answer(capsys, model, "--average-ms", 1e6)
+    assert taken == [max(1, os.cpu_count() - 1)]
 
 
 def test_without_a_table_milliseconds_are_measured_here(capsys, model):
