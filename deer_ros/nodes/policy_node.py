@@ -125,7 +125,9 @@ class PolicyNode(LifecycleNode):
         """Load the model. Where that fails, the node stays unconfigured and says why."""
         try:
             self._configure()
+            self._diagnostics.problem = ""
         except Exception as error:
+            self._diagnostics.problem = f"it could not be configured: {error}"
             self._node_parameters.forget_model()
             self._tell(error, "The node stays unconfigured; correct the parameters and configure "
                               "it again.")

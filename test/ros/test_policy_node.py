@@ -410,7 +410,7 @@ def test_diagnostics_tell_the_state_and_the_inputs(node):
     values = {v.key: v.value for v in policy.values}
     assert values["state"] == "RUNNING" and policy.level == b"\x00"
     assert float(values["steps per second"]) > 2
-    assert inputs.message.startswith("missing or old: end_effector/pose")
+    assert inputs.message.startswith("missing, old or ahead of time: end_effector/pose")
 
 
 def test_the_node_goes_through_its_states_with_zero_first_and_back(node):

@@ -7,6 +7,7 @@ import time
 
 import pytest
 from counts import count
+from diagnostic_msgs.msg import DiagnosticStatus
 from policy_client import moves, running_policy
 from rosgraph_msgs.msg import Clock
 from tiny_model import write_tiny_model
@@ -69,7 +70,9 @@ def test_a_missing_model_leaves_the_node_unconfigured_until_it_is_corrected(tmp_
     with running_policy(tmp_path, model="/no/such/place", **wrong) as node:
         node.wait_until(lambda: "no model directory /no/such/place" in node.said())
         assert node.state() == "unconfigured"
-        node.wait_until(lambda: node.diagnostics)
+        node.wait_until(lambda: node.diagnostics
+                        and node.diagnostics[-1].status[0].level == DiagnosticStatus.ERROR)
+        assert "no model directory /no/such/place" in node.diagnostics[-1].status[0].message
         assert "executor is 'quick'; allowed: single_threaded, events. The default" in node.said()
 
         broken = tmp_path / "broken"
@@ -82,6 +85,8 @@ def test_a_missing_model_leaves_the_node_unconfigured_until_it_is_corrected(tmp_
         assert node.set(model=model).successful
         assert node.change_state("configure") and node.change_state("activate")
         assert node.state() == "active"
+        node.wait_until(
+            lambda: node.diagnostics[-1].status[0].level != DiagnosticStatus.ERROR)
         assert "exit.thresholds has 2 numbers; the model needs 3" in node.said()
         assert node.get("exit.thresholds") == pytest.approx([0.01, 0.01, 1e9])
         assert "allow_simulation_model" in node.said(), "it says why it runs dry"

@@ -11,7 +11,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 
-from deer_ros.control.safety import FAULTS, OF_INPUTS, Reason, State
+from deer_ros.control.safety import FAULTS, OF_INPUTS, Reason, State, stale
 from deer_ros.nodes.policy.loop import PolicyLoop
 from deer_ros.stepping.settings import Settings
 from deer_ros.stepping.stepper import Stepper
@@ -22,12 +22,16 @@ _QUIET_STATES = (State.RUNNING, State.PAUSED, State.INACTIVE)
 
 
 class Diagnostics:
-    """Publishes one status about the policy and one about its inputs."""
+    """Publishes one status about the policy and one about its inputs.
+
+    problem: why the node could not be configured, or empty.
+    """
 
     def __init__(self, node: Node, loop: PolicyLoop, settings: Callable[[], Settings]) -> None:
         self._node = node
         self._loop = loop
         self._settings = settings
+        self.problem = ""
         self._reported_s = time.monotonic()
         self._publisher = node.create_publisher(
             DiagnosticArray, "/diagnostics", QoSProfile(depth=10))
@@ -71,12 +75,12 @@ class Diagnostics:
             values["dry run"] = plan.dry or "no"
             values["deepest layer"] = plan.rule.exits[-1]
             values |= _budget(loop)
-        text = safety.detail or safety.state.name.lower()
+        text = self.problem or safety.detail or safety.state.name.lower()
         return _status(self._name("policy"), self._level(), text, values)
 
     def _level(self) -> bytes:
         safety = self._loop.stepper.safety
-        if safety.latched is not None or (
+        if self.problem or safety.latched is not None or (
                 safety.state is State.STOPPED and safety.reason in _FAULTS):
             return DiagnosticStatus.ERROR
         is_quiet = safety.state in _QUIET_STATES or safety.reason is Reason.NONE
@@ -87,15 +91,17 @@ class Diagnostics:
         values = {"images seen": sampler.seen, "images used": sampler.used,
                   "images refused": sampler.refused}
         late = []
-        ages = self._loop.input_ages()
-        for source in ages:
+        for source in self._loop.input_ages():
             shown = "nothing has come" if source.age_s is None else f"{source.age_s:.3f}"
             values[f"age of {source.name} [s]"] = shown
-            if source.age_s is None or source.age_s > timeout_s:
-                late.append(source.name)
-        cameras_late = self._loop.stepper.safety.active and any("camera" in name for name in late)
-        text = f"missing or old: {', '.join(late)}" if late else "all inputs are fresh"
-        level = DiagnosticStatus.WARN if cameras_late else DiagnosticStatus.OK
+            if stale([source], timeout_s) is not None:
+                late.append(source)
+        is_active = self._loop.stepper.safety.active
+        text, level = "all inputs are fresh", DiagnosticStatus.OK
+        if late:
+            text = f"missing, old or ahead of time: {', '.join(source.where for source in late)}"
+        if is_active and any(source.is_needed for source in late):
+            level = DiagnosticStatus.WARN
         return _status(self._name("inputs"), level, text, values)
 
     def _name(self, part: str) -> str:
