@@ -25,6 +25,7 @@ from deer_ros.exit_rule import ExitRule
 from deer_ros.model.config import DeerConfig
 
 AVERAGES = tuple(UNITS)
+FOREVER_MS = 1e300
 
 
 @dataclass(frozen=True)
@@ -205,7 +206,7 @@ class Pacing:
         # because they may be; nor is a row that goes deeper where there is time.
         certified = budget.max_action_error is not None
         if budget.latency_ms is not None and not certified:
-            run = facts.solve(budget.replace(latency_ms=None))
+            run = facts.solve(budget.replace(latency_ms=FOREVER_MS))
         self.facts, self._run, self._knob = facts, run, run.knob
         self._ladder = None if certified else run.ladder
         self._rules: dict[int, ExitRule] = {}

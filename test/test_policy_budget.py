@@ -297,6 +297,31 @@ def test_what_limits_alone_let_expect_is_what_then_runs(tmp_path):
         assert solution.exit_shares == (0, 0, 1) and solution.expected_action_error == 0
 
 
+@pytest.mark.parametrize("limit", ["peak_gflops", "average_gflops"])
+def test_a_whole_step_that_asks_no_exit_before_its_own_costs_no_more_than_that(plain, limit):
+    policy = DeerPolicy.from_pretrained(plain)
+    policy.expect(TEXT)
+    whole = policy.step(noise(0), TEXT, exit_layer=6, commit=False).cost.step_gflops
+    assert whole < costs(policy, "step")[-1]
+    solution = policy.set_budget(Budget(**{limit: whole * (1 + 1e-9)}, scope="step"))
+    spent = policy.step(noise(1), TEXT).cost.step_gflops
+    assert solution.max_layer == 6
+    assert spent == pytest.approx(whole) == solution.expected_step_gflops
+
+
+@pytest.mark.parametrize("room", [0.0, 0.5, 1.0])
+def test_under_a_deadline_every_exit_on_the_way_answers_and_counts_for_a_peak(plain, room):
+    policy = DeerPolicy.from_pretrained(plain)
+    policy.cost_table = cost_table([10.0, 5.0, 5.0])
+    policy.expect(TEXT)
+    alone = policy.step(noise(0), TEXT, exit_layer=6, commit=False).cost.step_gflops
+    peak = alone + room * (costs(policy, "step")[-1] - alone)
+    solution = policy.set_budget(Budget(peak_gflops=peak, scope="step", latency_ms=1e6))
+    assert solution.max_layer == (6 if room == 1 else 4)
+    for number in range(5):
+        assert policy.step(noise(number), TEXT).cost.step_gflops <= peak
+
+
 def test_peak_and_average_hold_together(policy):
     policy.set_budget(Budget(average_gflops=between(policy, 0.3),
                              peak_gflops=float(costs(policy)[1]) * 1.001))

@@ -13,6 +13,7 @@ SOLVERS = ("optimal", "exponential", "gaussian", "gamma")
 _POSITIVE = (
     "average_gflops", "average_ms", "peak_gflops", "memory_mib", "latency_ms", "max_action_error",
 )
+_ASKING = ("average_gflops", "average_ms", "latency_ms", "max_action_error")
 
 
 class BudgetError(ValueError):
@@ -73,6 +74,11 @@ class Budget:
         """The budgets that are given, by name."""
         values = {name: getattr(self, name) for name in _POSITIVE}
         return {name: value for name, value in values.items() if value is not None}
+
+    @property
+    def asks(self) -> bool:
+        """Whether it takes exits before the deepest to answer: to leave there, or to be in time."""
+        return not self.limits.keys().isdisjoint(_ASKING)
 
     def replace(self, **changes: object) -> Budget:
         """A copy with some values exchanged, checked again."""

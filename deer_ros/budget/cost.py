@@ -73,14 +73,19 @@ class CostModel:
         """What a step costs at least: it leaves at the first exit that the criterion can take."""
         return self.step_gflops(self.first_exit)
 
-    def exit_gflops(self, scope: str) -> np.ndarray:
-        """Every exit's cost, having asked all before it, in `scope` (`llm` or `step`): (exits,)."""
-        exits = enumerate(self.config.exit_layers)
+    def exit_gflops(self, scope: str, asked: bool = True) -> np.ndarray:
+        """Every exit's cost in `scope` (`llm` or `step`): (exits,).
+
+        asked: having asked all before it; False: it alone answers.
+        """
+        language = [self.language_gflops(layer) for layer in self.config.exit_layers]
         if scope == "llm":
-            return np.array([self.language_gflops(layer) for _, layer in exits])
-        if scope == "step":
-            return np.array([self.step_gflops(index) for index, _ in exits])
-        raise ValueError(f"scope is {scope!r}; allowed are llm and step.")
+            return np.array(language)
+        if scope != "step":
+            raise ValueError(f"scope is {scope!r}; allowed are llm and step.")
+        if asked:
+            return np.array([self.step_gflops(index) for index in range(len(language))])
+        return self.vision_gflops + np.array(language) + self.head_gflops(1)
 
 
 def tower_macs(vision: VisionConfig) -> int:

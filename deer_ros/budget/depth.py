@@ -85,7 +85,7 @@ def _needed(
         return typical_deadlines_ms(table)
     if name == "memory_mib":
         return np.array([weights_mib(config, layer, dtype) for layer in config.exit_layers])
-    return cost.exit_gflops(budget.scope)
+    return cost.exit_gflops(budget.scope, budget.asks)
 
 
 def _refusal(name: str, limit: float, needed: np.ndarray, table: CostTable | None) -> str:

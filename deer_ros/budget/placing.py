@@ -157,8 +157,9 @@ class Placing:
         deltas = self.calibration.deltas(self.metric)[:exits]
         return Samples(deltas, self.calibration.losses(self.metric)[:exits], costs)
 
-    def costs(self, name: str) -> np.ndarray:
-        """Mean per step of deciding for each permitted exit."""
+    def costs(self, name: str, asked: bool = True) -> np.ndarray:
+        """Mean per step of deciding for each permitted exit; asked: whether those before are asked,
+        of which only GFLOPs tell."""
         if name == "average_ms":
             if self.table is None:
                 raise BudgetError(
@@ -167,7 +168,7 @@ class Placing:
                 )
             costs = self.table.exits_ms()
         else:
-            costs = self.cost.exit_gflops(self.budget.scope)
+            costs = self.cost.exit_gflops(self.budget.scope, asked)
         costs = np.asarray(costs, np.float64)[: self.depth.exits]
         return self.cadence.per_step(costs, self.config.exit_layers)
 

@@ -175,8 +175,11 @@ class _Solver(Placing):
         taken = exits_taken(deltas, np.array(thresholds, np.float32))
         return float(losses[taken, np.arange(len(taken))].mean(dtype=np.float64))
 
-    def _expecting(self, shares: np.ndarray) -> Solution:
-        """A solution that takes the deepest exit, with what `shares` of decisions cost."""
+    def _expecting(self, shares: np.ndarray, asked: bool = True) -> Solution:
+        """A solution that takes the deepest exit, with what `shares` of decisions cost.
+
+        asked: whether the exits before the one that is taken are asked.
+        """
         exits, table = self.depth.exits, self.table
         shares = self.cadence.shares_of_steps(shares, self.config.exit_layers)
         return Solution(
@@ -187,13 +190,18 @@ class _Solver(Placing):
             cadence=self.cadence,
             exit_shares=tuple(shares.tolist()),
             expected_llm_gflops=float(shares @ self.cost.exit_gflops("llm")[:exits]),
-            expected_step_gflops=float(shares @ self.cost.exit_gflops("step")[:exits]),
+            expected_step_gflops=float(shares @ self.cost.exit_gflops("step", asked)[:exits]),
             expected_ms=None if table is None else float(shares @ table.exits_ms()[:exits]),
         )
 
+    @property
+    def _in_time(self) -> bool:
+        """Whether there is a deadline, for which every exit on the way answers."""
+        return self.budget.latency_ms is not None
+
     def _deepest(self) -> Solution:
         """Nothing is to be saved: every step that decides goes as deep as is permitted."""
-        solution = self._expecting(np.eye(self.depth.exits)[-1])
+        solution = self._expecting(np.eye(self.depth.exits)[-1], self._in_time)
         if self.calibration is None:
             whole = self.depth.exits == len(self.config.exit_layers)
             exact = whole and self.cadence.layer_between is None
@@ -209,10 +217,11 @@ class _Solver(Placing):
         for name in averages:
             asked, costs = getattr(self.budget, name), self.costs(name)
             first = min(self.cost.first_exit, len(costs) - 1)
-            self.check_reachable(name, asked, costs[first], costs[-1])
-            if asked < costs[-1]:
+            whole = self.costs(name, self._in_time)[-1]
+            self.check_reachable(name, asked, min(costs[first], whole), whole)
+            if asked < whole:
                 raise BudgetError(
-                    f"{name} is {asked:g}, below the {costs[-1]:.6g} {UNITS[name]} of full depth; "
+                    f"{name} is {asked:g}, below the {whole:.6g} {UNITS[name]} of full depth; "
                     "that needs a calibration of this model. Run `deer calibrate`."
                 )
         return self._deepest()

@@ -110,3 +110,13 @@ def test_exits_cost_the_layers_before_them_or_all_of_the_step(config, tokens):
         assert cost.exit_gflops("step")[index] == cost.step_gflops(index)
     with pytest.raises(ValueError, match="scope is 'LLM'; allowed are llm and step"):
         cost.exit_gflops("LLM")
+
+
+@given(config=configs, tokens=st.integers(1, 7))
+def test_an_exit_that_alone_answers_saves_the_answers_of_those_before(config, tokens):
+    cost = CostModel(config, tokens)
+    asked, alone = (cost.exit_gflops("step", asked) for asked in (True, False))
+    one = cost.head_gflops(1) - cost.head_gflops(0)
+    for index, saved in enumerate(asked - alone):
+        assert saved == pytest.approx((cost.head_calls(index) - 1) * one, abs=1e-15)
+    assert list(cost.exit_gflops("llm", False)) == list(cost.exit_gflops("llm"))
