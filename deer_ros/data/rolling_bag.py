@@ -150,8 +150,10 @@ class RollingBag:
             with suppress(OSError):
                 file.stream.close()
             if file.whole_bytes <= file.header_bytes:
-                file.path.unlink(missing_ok=True)
-        self._beside.unlink(missing_ok=True)
+                with suppress(OSError):
+                    file.path.unlink()
+        with suppress(OSError):
+            self._beside.unlink()
 
     def _opened(self, now_s: float) -> _File:
         path = self.folder / f"{self.folder.name}_{len(self._finished)}.mcap"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
+from pathlib import Path
 
 import pytest
 from rosbags.rosbag2 import Reader
@@ -45,3 +48,24 @@ def test_a_message_larger_than_the_memory_is_taken_where_nothing_waits(tmp_path)
     assert writing.put(CHANNEL, 10**18, bytes(SIZE))
     writing.close()
     assert writing.written == 1 and not writing.dropped
+
+
+@pytest.mark.parametrize("written", [0, 3])
+def test_a_disk_that_turns_read_only_is_a_failure_that_is_told(tmp_path, monkeypatch, written):
+    write = RollingBag.write
+
+    def refuse(*_arguments, **_options):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    def write_some(bag, *arguments):
+        (write if bag.span.count < written else refuse)(bag, *arguments)
+
+    monkeypatch.setattr(RollingBag, "write", write_some)
+    monkeypatch.setattr(Path, "unlink", refuse)
+    writing = Writing(tmp_path / "bag", 30.0)
+    for number in range(written + 1):
+        writing.put(CHANNEL, 10**18 + number, bytes(SIZE))
+    writing.close()
+    assert writing.failure == f"Read-only file system ({tmp_path / 'bag'})"
+    assert writing.written == written
+    assert not writing.put(CHANNEL, 10**18 + 9, bytes(SIZE)), "nothing more is taken"

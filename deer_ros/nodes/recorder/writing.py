@@ -77,13 +77,13 @@ class Writing:
                 self._bag.tick(time.monotonic())
             self._bag.close()
         except Exception as error:  # whatever it is, the robot goes on and the user is told
-            self._bag.abandon()
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             with self._condition:
                 self.failure = f"{reason} ({self._bag.folder})"
                 for channel, _, _ in self._waiting:
                     self.dropped[channel.topic] += 1
                 self._waiting.clear()
+            self._bag.abandon()
 
     def _next_batch(self) -> list[tuple[Channel, int, bytes]] | None:
         """All that waits; None when all is done."""
