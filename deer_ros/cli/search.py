@@ -121,13 +121,14 @@ def _prepared(
 ) -> tuple[Search, Path, tuple[int, ...]]:
     """All that can fail before the first episode: the search, its file, the model's exits."""
     from deer_ros.budget.budget import Budget
+    from deer_ros.budget.cadence import Cadence
     from deer_ros.checkpoint.directory import inspect_model
     from deer_ros.checkpoint.fingerprint import find_calibration, weights_fingerprint
     from deer_ros.resources import find_model
     from deer_ros.search.problem import Problem
     from deer_ros.search.search import Search
     from deer_ros.search.space import Space, searched_exits
-    from deer_ros.search.start import find_start
+    from deer_ros.search.start import dearest, find_start
 
     budget = Budget(average_gflops=arguments.average_gflops, scope=arguments.scope)
     folder = find_model(arguments.model)
@@ -138,6 +139,13 @@ def _prepared(
     given = None if arguments.start is None else _numbers(arguments.start)
     name, scorer, tokens, first = _scorer(arguments, folder, config, stack)
     start = find_start(config, budget, tokens, max_layer, calibration, given)
+    most = dearest(config, budget.scope, tokens, max_layer)
+    if start.solved and budget.average_gflops > most:
+        _say(
+            f"average_gflops is {budget.average_gflops:g}; this model decides "
+            f"{Cadence.of(config)}, so that a step costs {most:.6g} at most on average: the budget "
+            "limits nothing."
+        )
     exits = searched_exits(config.exit_layers, max_layer, start.metric)
     deltas = None if calibration is None else calibration.deltas(start.metric)
     seeds = range(first, first + arguments.episodes)
@@ -151,6 +159,7 @@ def _prepared(
         held_out=tuple(range(seeds.stop, seeds.stop + arguments.held_out)),
         span=arguments.span,
         given=None if given is None else start.thresholds,
+        cadence=str(Cadence.of(config)),
     )
     space = Space.around(start.thresholds, exits, arguments.span, deltas)
     search = Search(

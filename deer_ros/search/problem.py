@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from deer_ros.budget.cadence import Cadence
 from deer_ros.search.scoring import Score
 
 # Rounding of a mean must not decide.
@@ -18,7 +19,8 @@ class Problem:
     of a step; None: what the start costs. scope: what the cost counts. max_layer: the deepest
     permitted layer. seeds: of the trials' episodes, the same for all of them. held_out: of the
     episodes on which what was found is compared with the start. span: of the box around the start.
-    given: thresholds that the user said to start from, or None.
+    given: thresholds that the user said to start from, or None. cadence: which steps of an episode
+    decide, in words.
     """
 
     fingerprint: str
@@ -30,6 +32,7 @@ class Problem:
     held_out: tuple[int, ...]
     span: float
     given: tuple[float, ...] | None = None
+    cadence: str = str(Cadence())
 
     def __post_init__(self) -> None:
         if not self.seeds or not self.held_out or set(self.seeds) & set(self.held_out):

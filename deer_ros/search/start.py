@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from deer_ros.budget.budget import Budget, BudgetError
 from deer_ros.budget.cadence import Cadence
 from deer_ros.budget.calibration import Calibration
@@ -35,7 +37,8 @@ def find_start(
 ) -> Start:
     """What is given, else solved from the calibration if there is a budget, else the model's own.
 
-    max_layer: the deepest permitted layer. given: one per exit of the model, or per permitted one.
+    Solved for the model's own cadence, as all of a search's steps go by that. max_layer: the
+    deepest permitted layer. given: one per exit of the model, or per permitted one.
     Raises ValueError where they do not fit; BudgetError for a budget that cannot be met.
     """
     solved = given is None and calibration is not None and bool(budget.limits)
@@ -44,16 +47,27 @@ def find_start(
     _check_reachable(budget, cost)
     thresholds = config.thresholds if given is None else given
     if solved:
-        thresholds = solve(budget, config, cost, None, calibration, max_layer).thresholds
+        thresholds = solve(
+            budget, config, cost, None, calibration, max_layer, cadence=Cadence.of(config)
+        ).thresholds
     return _start(config, max_layer, thresholds, metric, solved)
+
+
+def dearest(config: DeerConfig, scope: str, prompt_tokens: int, max_layer: int) -> float:
+    """GFLOPs of a step on average, by the model's own cadence, if it always decides for the deepest
+    permitted exit: a higher budget limits nothing."""
+    costs = _costs(scope, CostModel(config, prompt_tokens))
+    return float(costs[len(config.permitted_exits(max_layer)) - 1])
+
+
+def _costs(scope: str, cost: CostModel) -> np.ndarray:
+    """Mean per step of deciding for every exit, by the model's own cadence: (exits,)."""
+    return Cadence.of(cost.config).per_step(cost.exit_gflops(scope), cost.config.exit_layers)
 
 
 def _check_reachable(budget: Budget, cost: CostModel) -> None:
     """BudgetError for an average below what a step costs that leaves as early as it can."""
-    costs = Cadence.of(cost.config).per_step(
-        cost.exit_gflops(budget.scope), cost.config.exit_layers
-    )
-    least = float(costs[cost.first_exit])
+    least = float(_costs(budget.scope, cost)[cost.first_exit])
     asked = budget.average_gflops
     if asked is not None and asked < least:
         raise BudgetError(

@@ -20,6 +20,7 @@ from deer_ros import DeerPolicy
 from deer_ros.checkpoint import weights_sha256
 from deer_ros.checkpoint.directory import read_config
 from deer_ros.cli.main import main
+from deer_ros.model.config import ExitConfig
 from deer_ros.stepping.settings import default_thresholds
 
 SCORER = ("--scorer", "synthetic_scorer:score", "--sampler", "tpe")
@@ -132,6 +133,16 @@ def test_a_calibrated_model_starts_from_the_solved_thresholds(capsys, tmp_path):
     found = json.loads(capsys.readouterr().out)
     assert found["start"]["thresholds"] == solved
     assert found["taken"] == "start" and "more than the budget" in found["reason"]
+
+
+def test_a_budget_beyond_what_the_models_cadence_can_spend_is_named(capsys, tmp_path):
+    exits = ExitConfig(2, steps_per_decision=2, max_layer_between=2)
+    model = write_calibrated_model(tmp_path / "own", exits=exits)
+    scorer = ("--scorer", "synthetic_scorer:luck_of_any", "--sampler", "tpe", "--trials", "1")
+    assert main(["search", str(model), *scorer, "--average-gflops", "100"]) == 0
+    said = capsys.readouterr().err
+    assert "average_gflops is 100; this model decides every 2 steps, in between" in said
+    assert "the budget limits nothing" in said
 
 
 @pytest.mark.long

@@ -129,6 +129,7 @@ def kept(tmp_path_factory) -> str:
     ({"held_out": (20, 21)}, "its list of held-out seeds is"),
     ({"span": 2.0}, "its span is 4.0"),
     ({"given": (0.1, 0.1, 1e8)}, "its start is None"),
+    ({"cadence": "every 2 steps"}, "its cadence is every step, and every 2 steps is asked for"),
 ])
 def test_a_study_of_another_search_is_refused_and_stays_as_it_was(kept, change, words):
     other = dataclasses.replace(PROBLEM, **change)

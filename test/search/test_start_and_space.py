@@ -14,9 +14,10 @@ from tiny_model import tiny_config
 from deer_ros.budget.budget import Budget, BudgetError
 from deer_ros.budget.cost import CostModel
 from deer_ros.budget.solution import solve
+from deer_ros.budget.solver import exits_taken
 from deer_ros.model.config import ExitConfig
 from deer_ros.search.space import Space, searched_exits
-from deer_ros.search.start import find_start
+from deer_ros.search.start import dearest, find_start
 
 TOKENS = 6
 COST = CostModel(tiny_config(), TOKENS).exit_gflops("llm")
@@ -85,6 +86,24 @@ def test_a_calibrated_model_starts_from_what_is_solved_for_the_budget():
     solution = solve(budget, config, CostModel(config, TOKENS), None, calibration)
     assert start.solved and start.thresholds[2] == 1e8
     assert start.thresholds[:2] == solution.thresholds[:2]
+
+
+@pytest.mark.parametrize(
+    ("share", "binds"), [(0.2, True), (0.49, True), (0.51, False), (0.9, False)]
+)
+def test_thresholds_are_solved_for_the_cadence_that_trials_go_by(share, binds):
+    """Not for every step, which `deer solve` turns to where the cadence spends less than asked."""
+    config = tiny_config(exits=ExitConfig(2, steps_per_decision=2, max_layer_between=2))
+    calibration = with_frontiers(make_calibration(), COST)
+    asked = float(COST[0] + share * (COST[2] - COST[0]))
+    start = find_start(config, Budget(average_gflops=asked), TOKENS, 6, calibration)
+    deltas = calibration.deltas()
+    decided = COST[exits_taken(deltas, np.array(start.thresholds, np.float32))].mean()
+    spent = (COST[0] + decided) / 2
+    assert spent <= asked and (spent > 0.9 * asked or not binds)
+    most = dearest(config, "llm", TOKENS, 6)
+    assert (asked <= most) == binds and most == pytest.approx((COST[0] + COST[2]) / 2)
+    assert binds or spent == pytest.approx(most)
 
 
 @pytest.mark.parametrize("budget", [Budget(), Budget(average_gflops=float(COST[1]))])
