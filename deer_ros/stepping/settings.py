@@ -90,7 +90,7 @@ class Settings:
         "no budget is kept then, a peak, a memory and a latency neither.")
     exit_thresholds: tuple[float, ...] = parameter(
         "exit.thresholds", (), "", THRESHOLDS,
-        "Used with exit.policy `fixed`. The default is the model's own, set once it is loaded. "
+        "Used with exit.policy `fixed`. The default is the model's own, shown once it is loaded. "
         f"Below 0: this exit is never taken ({NEVER:g} in the default). The deepest permitted exit "
         f"is always taken, whatever its number ({ALWAYS:g} in the default).")
     exit_metric: str = parameter(
@@ -271,7 +271,7 @@ class Settings:
         count = len(config.exit_layers)
         thresholds = (NEVER,) * count
         if self.exit_policy == "fixed":
-            thresholds = self.exit_thresholds
+            thresholds = self.exit_thresholds or default_thresholds(config)
         if self.exit_thresholds and len(self.exit_thresholds) != count:
             raise ValueError(
                 f"exit.thresholds has {len(self.exit_thresholds)} numbers; the model needs "

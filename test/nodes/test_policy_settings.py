@@ -157,6 +157,11 @@ def test_the_policy_fixed_obeys_the_thresholds():
     assert Plan.of(fixed, CONFIG).rule.thresholds == (0.1, NEVER, math.inf)
 
 
+def test_the_policy_fixed_without_thresholds_obeys_the_models_own():
+    fixed = Settings().replaced({"exit.policy": "fixed"}, CONFIG)
+    assert Plan.of(fixed, CONFIG).rule.thresholds == (0.01, 0.01, math.inf)
+
+
 def test_the_documentation_is_the_table():
     document = Path(__file__).parents[2] / "docs" / "parameters.md"
     assert document.read_text() == markdown()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import rclpy
 from graph import isolated_graph
@@ -83,3 +85,17 @@ def test_of_thresholds_and_what_counts_only_at_start_the_default_is_used(started
     parameters.check_model(CONFIG)
     default = ROWS[name].default or list(default_thresholds(CONFIG))
     assert node.get_parameter(name).value == default
+
+
+def test_the_default_thresholds_are_those_of_the_model_that_is_loaded(started):
+    node, parameters = started({"exit.policy": "fixed"})
+    other = tiny_config(exits=dataclasses.replace(CONFIG.exits, thresholds=(0.3, 0.2, 0.1)))
+    for config in (CONFIG, other, CONFIG):
+        parameters.check_model(config)
+        own = list(default_thresholds(config))
+        assert node.get_parameter("exit.thresholds").value == own
+        assert list(parameters.settings.exit_thresholds) == own
+        parameters.forget_model()
+    assert is_set(node, exit__thresholds=[0.5, 0.4, 0.3])
+    parameters.check_model(other)
+    assert parameters.settings.exit_thresholds == (0.5, 0.4, 0.3), "what somebody set stays"

@@ -38,6 +38,7 @@ class NodeParameters:
         self._config: DeerConfig | None = None
         self._declaring = False
         self._wrong: dict[str, str] = {}
+        self._models_own: tuple[float, ...] = ()
         for row in ROWS.values():
             if row.name != THRESHOLDS:
                 self._declare(row, row.default)
@@ -60,8 +61,9 @@ class NodeParameters:
                 f"{THRESHOLDS} had {len(given)} numbers, for another model: it has this model's "
                 f"own {len(default)} now."
             )
-        if len(given) != len(default):
+        if len(given) != len(default) or given == self._models_own:
             self._set_default(ROWS[THRESHOLDS], default)
+        self._models_own = default
         if not self._node.has_parameter(THRESHOLDS):
             self._config = config
             self._declare(ROWS[THRESHOLDS], default)
