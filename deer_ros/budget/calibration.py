@@ -33,6 +33,7 @@ class Calibration:
     weights. metric: the one that `frontiers` were computed for. method: `run-time` or `original`.
     thresholds: by which exits were taken. frontiers: by the number of permitted exits, from which
     `solve` answers. guesses_success: whether `expected_losses` are of success, not of exactness.
+    dtype: of the weights that answered, such as `float32`; None where the file does not tell.
     notes: where it comes from, for people.
     """
 
@@ -49,6 +50,7 @@ class Calibration:
     frontiers: dict[int, Frontier] = field(default_factory=dict)
     expected_losses: np.ndarray | None = None
     guesses_success: bool = False
+    dtype: str | None = None
     notes: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -141,6 +143,7 @@ class Calibration:
             "metric": self.metric,
             "method": self.method,
             "guesses_success": self.guesses_success,
+            "dtype": self.dtype,
             "thresholds": list(self.thresholds),
             "notes": self.notes,
         }
@@ -181,6 +184,8 @@ class Calibration:
                 thresholds=tuple(map(float, facts["thresholds"])),
                 frontiers=_frontiers(tensors),
                 guesses_success=facts.get("guesses_success", False),
+                # It was a note at first.
+                dtype=facts.get("dtype", facts["notes"].get("dtype")),
                 notes=facts["notes"],
             )
         except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -70,7 +70,7 @@ def solve(
     """The exit rule for `budget`.
 
     max_layer: the deepest layer that is loaded or permitted otherwise; None: all of the model's.
-    dtype: of the weights, for `memory_mib`. metric: of the criterion; None: the calibration's, or
+    dtype: of the weights in memory. metric: of the criterion; None: the calibration's, or
     else the model's own; `cost` is taken under it. cadence: which steps decide; None: as the model
     does, but every step where that cannot give what is asked for, or nothing is to be saved. Raises
     BudgetError, with the reachable interval, for a budget that cannot be met, or that lacks its
@@ -81,6 +81,8 @@ def solve(
             f"the calibration has exits after layers {list(calibration.exit_layers)}, the model "
             f"after {list(config.exit_layers)}; run `deer calibrate` for this model."
         )
+    if budget.max_action_error is not None and calibration is not None:
+        _check_dtype(calibration.dtype, dtype)
     metric = metric_in_force(config, calibration, metric)
     check_metric(metric)
     config.check_metric(metric)
@@ -89,6 +91,16 @@ def solve(
     own = _Solver(budget, config, cost, table, calibration, metric, depth, Cadence.of(config))
     solver = replace(own, cadence=cadence or (Cadence() if own.wants_more else own.cadence))
     return solver.solution()
+
+
+def _check_dtype(calibrated: str | None, loaded: str) -> None:
+    """BudgetError where what the exits answer was certified for weights of another type."""
+    if calibrated not in (None, loaded):
+        raise BudgetError(
+            f"max_action_error is certified for weights of type {calibrated}, and these are loaded "
+            f"as {loaded}; load them as {calibrated}, run `deer calibrate --dtype {loaded}`, or do "
+            "not ask for it."
+        )
 
 
 def metric_in_force(

@@ -107,6 +107,7 @@ def calibrate(
         method=settings.method,
         thresholds=thresholds,
         guesses_success=config.head.guesses_success,
+        dtype=str(features.values.dtype).removeprefix("torch."),
     )
     frontiers = _frontiers(calibration, config, settings.rows, progress)
     if len(held_out):

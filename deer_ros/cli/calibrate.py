@@ -120,7 +120,6 @@ def _calibrate(
         "episodes": str(len(features.lengths)),
         "held_out": str(_held_out(made)),
         "frames": str(len(features.values)),
-        "dtype": str(features.values.dtype).removeprefix("torch."),
         "seed": str(settings.seed),
     }
     return dataclasses.replace(made, notes=notes)

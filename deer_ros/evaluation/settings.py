@@ -124,8 +124,8 @@ def check_budgets(
 ) -> None:
     """BudgetError that names the task where what is said for it costs more than a budget permits.
 
-    words: by task. Tells of budgets in GFLOPs, which a longer prompt may break; time and memory are
-    for the machine to say.
+    words: by task. Tells of budgets in GFLOPs, which a longer prompt may break; time, memory and
+    the weights' type are for the machine to say.
     """
     asked = {setting.name: setting.budget for setting in settings if setting.budget is not None}
     if not asked:
@@ -137,9 +137,10 @@ def check_budgets(
     for name, budget in asked.items():
         counted = budget.replace(memory_mib=None, latency_ms=None, average_ms=None)
         needed = counted.limits.keys() & BY_CALIBRATION
+        calibration = find_calibration(folder) if needed else None
+        dtype = (calibration and calibration.dtype) or "float32"
         facts = Facts(
-            config, "float32", config.exit_layers[-1], tokens=tokens,
-            calibration=find_calibration(folder) if needed else None,
+            config, dtype, config.exit_layers[-1], tokens=tokens, calibration=calibration
         )
         try:
             facts.solve(counted)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.numpy import save_file
 from synthetic_samples import make_calibration, with_frontiers
 
 from deer_ros.budget import criterion
@@ -18,7 +21,7 @@ from deer_ros.budget.calibration import Calibration
 def calibration() -> Calibration:
     made = make_calibration(
         steps=60, thresholds=(0.1, float("inf")), notes={"seed": "3"}, method="original",
-        metric="max",
+        metric="max", dtype="bfloat16",
     )
     return with_frontiers(made, np.array([1.0, 2.0, 3.0]), losses=7)
 
@@ -39,6 +42,20 @@ def test_a_file_gives_back_all_that_was_saved(calibration, tmp_path):
         else:
             assert ours == theirs, field.name
     assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize(("notes", "dtype"), [({"dtype": "float32"}, "float32"), ({}, None)])
+def test_older_files_tell_of_the_weights_type_in_a_note_or_not_at_all(
+    calibration, tmp_path, notes, dtype
+):
+    file = tmp_path / "c"
+    dataclasses.replace(calibration, notes=notes).save(file)
+    with safe_open(str(file), framework="numpy") as stored:
+        facts = json.loads(stored.metadata()["deer_calibration"])
+        tensors = {name: stored.get_tensor(name) for name in stored.keys()}
+    assert facts.pop("dtype") == "bfloat16"
+    save_file(tensors, str(file), {"deer_calibration": json.dumps(facts)})
+    assert Calibration.load(file).dtype == dtype
 
 
 def test_a_model_without_a_pseudo_action_has_no_first_delta(tmp_path):
@@ -80,8 +97,6 @@ def test_a_cut_file_is_named(calibration, tmp_path):
 
 
 def test_another_safetensors_file_and_another_version_are_told(tmp_path):
-    from safetensors.numpy import save_file
-
     file = tmp_path / "c"
     save_file({"poses": np.zeros(3, np.float32)}, str(file), {"format": "pt"})
     with pytest.raises(ValueError, match="version is None"):

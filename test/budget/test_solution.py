@@ -189,6 +189,19 @@ def test_an_error_is_certified_by_the_episodes_not_by_the_samples():
     assert all(t <= NEVER for t in tighter.thresholds[:-1])
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("calibrated", ["float32", "bfloat16", None])
+def test_an_error_is_certified_for_the_type_of_weights_that_was_calibrated(dtype, calibrated):
+    calibration = dataclasses.replace(CALIBRATION, dtype=calibrated)
+    for limits in ({"max_action_error": 0.1}, {"average_gflops": between(LLM, 0.5)}):
+        asked = (Budget(**limits), CONFIG, COST, None, calibration, None, dtype)
+        if "max_action_error" not in limits or calibrated in (None, dtype):
+            solve(*asked)
+            continue
+        with pytest.raises(BudgetError, match=f"type {calibrated}.*loaded as {dtype}.*--dtype"):
+            solve(*asked)
+
+
 def test_an_error_and_a_cost_that_cannot_both_be_kept_are_refused_with_what_is_needed():
     needed = solved(max_action_error=0.06).expected_llm_gflops
     assert solved(max_action_error=0.06, average_gflops=needed * 1.001).binding == (
