@@ -7,7 +7,7 @@ every rollout of the head that follows.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -45,6 +45,25 @@ class Features:
 def reference_layer(exit_layers: tuple[int, ...]) -> int | None:
     """The layer that the first exit is compared with at run time, or None where there is none."""
     return exit_layers[0] - 1 if exit_layers[0] > 1 else None
+
+
+def at_steps(episode: Episode, rate_hz: float) -> Episode:
+    """The frames of an episode that are nearest to the beginnings of steps, `rate_hz` a second.
+
+    All of them where they come no faster than that.
+    """
+    seen = (episode.stamps_ns - episode.stamps_ns[0]) / 1e9
+    half_frame = np.median(np.diff(seen)) / 2 if len(seen) > 1 else 0.0
+    begun = np.arange(int((seen[-1] + half_frame) * rate_hz) + 1) / rate_hz
+    after = np.searchsorted(seen, begun).clip(max=len(seen) - 1)
+    before = (after - 1).clip(min=0)
+    nearest = np.where(begun - seen[before] < seen[after] - begun, before, after)
+    kept = np.unique(nearest)
+    parts = ("static", "gripper", "stamps_ns", "actions", "proprioception", "state")
+    arrays = {name: getattr(episode, name) for name in parts}
+    return replace(
+        episode, **{name: None if a is None else a[kept] for name, a in arrays.items()}
+    )
 
 
 def gather_features(

@@ -94,7 +94,7 @@ def _calibrate(
     import dataclasses
 
     from deer_ros.calibration.calibrate import calibrate, check_fits, needed_layers
-    from deer_ros.calibration.features import gather_features
+    from deer_ros.calibration.features import at_steps, gather_features
     from deer_ros.checkpoint.fingerprint import weights_fingerprint
     from deer_ros.data.lerobot_keys import LeRobotKeys
     from deer_ros.data.readers import read_all_episodes
@@ -110,7 +110,12 @@ def _calibrate(
         data, policy.config.action, name_bad if arguments.skip_bad else None, keys, inputs,
         policy.preprocessor.resize)
     layers = needed_layers(policy.config, settings.method)
-    survey = Survey(policy.config.action.rate_hz)
+    # The authors' windows are of all frames, as is training.
+    executions = 1 if settings.method == "original" else policy.config.action.executions_per_step
+    rate_hz = policy.config.action.rate_hz / executions
+    if executions > 1 and not inputs.rate_hz:
+        episodes = (at_steps(episode, rate_hz) for episode in episodes)
+    survey = Survey(rate_hz)
     with _reporting() as (frames, stage):
         features = gather_features(policy, survey.watched(episodes), layers, frames)
         if survey.pace():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -13,7 +14,7 @@ from episodes import Units, make_episode
 from robot_bags import SECOND, START_NS, RobotBag
 from rosbags.rosbag2 import StoragePlugin
 from safetensors.numpy import load_file, save_file
-from tiny_model import write_tiny_model
+from tiny_model import tiny_config, write_tiny_model
 
 from deer_ros.budget.calibration import Calibration
 from deer_ros.checkpoint.fingerprint import find_calibration, weights_fingerprint
@@ -62,6 +63,22 @@ def test_bags_become_a_calibration_beside_weights_that_stay_as_they_are(
     assert calibration.fingerprint == facts["fingerprint"] == weights_fingerprint(model)
     assert (model / "model.safetensors").read_bytes() == before
     assert not list(model.glob("*.part")) and not list(model.glob(".*"))
+
+
+def test_a_model_that_carries_out_each_action_several_times_sees_as_many_frames_a_step(
+    capsys, demonstrations, tmp_path
+):
+    """As at run time. The authors' windows are of all frames, and who names a rate gets that."""
+    action = dataclasses.replace(tiny_config().action, executions_per_step=3)
+    model = write_tiny_model(tmp_path / "model", action=action)
+    for arguments, frames, named in (
+        ((), 3 + 3 + 4 + 4 + 4, False), (("--param", "control_rate:=20.0"), 50, True),
+        (("--method", "original", "--windows", 2, "--holdout", 0), 50, False),
+    ):
+        assert main(["calibrate", *map(str, (model, demonstrations, *arguments)), "--json"]) == 0
+        streams = capsys.readouterr()
+        assert json.loads(streams.out)["frames"] == frames
+        assert ("at another rate than the model's 6.66667 Hz" in streams.err) == named
 
 
 def test_a_second_run_gives_the_same_and_another_seed_another(capsys, demonstrations, model):
