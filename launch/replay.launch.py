@@ -35,6 +35,7 @@ from deer_ros.data.bag_topics import (
     find_topics,
 )
 from deer_ros.data.recording import Recording
+from deer_ros.replay.set_apart import set_apart
 from deer_ros.resources import share
 
 SWITCH = ["true", "false", "True", "False"]
@@ -42,8 +43,7 @@ ROSBAG2, OWN = "rosbag2", "deer_ros"
 CLOCK_RATE_HZ = 100
 # For the last step, and for the recorder to hear of it.
 AFTER_THE_END_S = 2.0
-# What a policy publishes. Recorded, it must not be taken for what this one answers now.
-OUTPUTS = ("action", "status", "twist", "target_pose", "gripper", "debug_image")
+POSE = "end_effector/pose"
 
 ARGUMENTS = {
     "bag": (None, "the bag: its folder, or one of its files", None),
@@ -80,7 +80,9 @@ def generate_launch_description() -> LaunchDescription:
 def _entities(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     given = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
     bag = Path(given["bag"]).expanduser().absolute()
-    transport, remappings = _as_recorded(bag, given)
+    with Recording(bag) as recording:
+        transport, remappings = _as_recorded(recording, given)
+        renamed = _renamed(recording, dict(remappings), given["namespace"])
     policy = IncludeLaunchDescription(
         PythonLaunchDescriptionSource(str(share("launch", "deer.launch.py"))),
         launch_arguments=[
@@ -89,7 +91,8 @@ def _entities(context: LaunchContext) -> list[LaunchDescriptionEntity]:
             ("use_sim_time", "true"),
         ],
     )
-    player = _rosbag2(bag, given) if _uses_rosbag2(given["player"]) else _own(bag, given)
+    make_player = _rosbag2 if _uses_rosbag2(given["player"]) else _own
+    player = make_player(bag, given, renamed)
     ends = OnProcessExit(
         target_action=player,
         on_exit=TimerAction(
@@ -106,7 +109,9 @@ def _entities(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     ]
 
 
-def _as_recorded(bag: Path, given: dict[str, str]) -> tuple[str, list[tuple[str, str]]]:
+def _as_recorded(
+    recording: Recording, given: dict[str, str]
+) -> tuple[str, list[tuple[str, str]]]:
     """How pictures come in the bag, and the policy's names for what is called otherwise there.
 
     Raises a sentence with the topics that there are where the cameras' are not among them.
@@ -115,9 +120,8 @@ def _as_recorded(bag: Path, given: dict[str, str]) -> tuple[str, list[tuple[str,
         return given["image_transport"], [
             tuple(rule.split(":=", 1)) for rule in given["remap"].split()
         ]
-    with Recording(bag) as recording:
-        topics = find_topics(
-            recording, Names(given["remap"].split()), given["image_transport"] or None)
+    topics = find_topics(
+        recording, Names(given["remap"].split()), given["image_transport"] or None)
     transport = RAW if topics.image_kind == IMAGE_KINDS[RAW] else COMPRESSED
     names = {
         f"camera/{camera}/image{IMAGE_SUFFIXES[transport]}": topic
@@ -125,7 +129,7 @@ def _as_recorded(bag: Path, given: dict[str, str]) -> tuple[str, list[tuple[str,
     }
     names |= {
         "instruction": topics.instruction,
-        "end_effector/pose": topics.pose,
+        POSE: topics.pose,
         "joint_states": topics.joints,
     }
     others = [(name, topic) for name, topic in names.items() if topic != f"/{name}"]
@@ -138,20 +142,24 @@ def _uses_rosbag2(player: str) -> bool:
     return player == ROSBAG2
 
 
-def _recorded_outputs(namespace: str) -> list[tuple[str, str]]:
-    prefix = f"/{namespace.strip('/')}" if namespace else ""
-    names = [f"{prefix}/deer/{name}" for name in OUTPUTS] + ["/diagnostics"]
-    return [(name, f"/recorded{name}") for name in names]
+def _renamed(
+    recording: Recording, remappings: dict[str, str], namespace: str
+) -> list[tuple[str, str]]:
+    """What was commanded when the bag was recorded must not be taken for commands of now."""
+    root = f"/{namespace.strip('/')}" if namespace else ""
+    pose = remappings.get(POSE, POSE)
+    inputs = [pose if pose.startswith("/") else f"{root}/{pose}"]
+    return list(set_apart(recording.topics, f"{root}/deer", inputs).items())
 
 
-def _own(bag: Path, given: dict[str, str]) -> Node:
+def _own(bag: Path, given: dict[str, str], renamed: list[tuple[str, str]]) -> Node:
     return Node(
         package="deer_ros",
         executable="player_node",
         name="player",
         output="screen",
         arguments=["--ros-args", "--log-level", given["log_level"]],
-        remappings=_recorded_outputs(given["namespace"]),
+        remappings=renamed,
         parameters=[
             {
                 "bag": str(bag),
@@ -165,15 +173,17 @@ def _own(bag: Path, given: dict[str, str]) -> Node:
     )
 
 
-def _rosbag2(bag: Path, given: dict[str, str]) -> ExecuteProcess:
+def _rosbag2(
+    bag: Path, given: dict[str, str], renamed: list[tuple[str, str]]
+) -> ExecuteProcess:
     switches = [
         f"--{name.replace('_', '-')}"
         for name in ("loop", "start_paused")
         if given[name].lower() == "true"
     ]
-    renamed = [f"{name}:={other}" for name, other in _recorded_outputs(given["namespace"])]
     return ExecuteProcess(
         cmd=["ros2", "bag", "play", str(bag), "--clock", str(CLOCK_RATE_HZ), "--rate",
-             given["rate"], *switches, "--remap", *renamed],
+             given["rate"], *switches, "--remap",
+             *(f"{name}:={other}" for name, other in renamed)],
         output="screen",
     )  # fmt: skip

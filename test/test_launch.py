@@ -240,6 +240,14 @@ def test_a_bag_is_replayed_into_a_policy_that_moves_nothing_on_the_bags_clock(re
     assert remappings(nodes["player_node"])["/deer/action"] == "/recorded/deer/action"
 
 
+def test_no_recorded_command_is_taken_for_one_of_now_in_another_namespace(replay, bag):
+    nodes = launched_nodes(replay, bag=str(bag), player="deer_ros", namespace="left",
+                           image_transport="compressed", remap="end_effector/pose:=/tcp")
+    moved = remappings(nodes["player_node"])
+    assert moved["/left/deer/twist"] == "/recorded/left/deer/twist"
+    assert moved["/end_effector/pose"] == "/recorded/end_effector/pose", "no input of this policy"
+
+
 def test_topics_that_are_called_otherwise_are_the_policys_and_the_recorders(replay, bag, tmp_path):
     nodes = launched_nodes(replay, bag=str(bag), player="deer_ros", record=str(tmp_path / "new"),
                            remap="instruction:=/task end_effector/pose:=/tcp")
