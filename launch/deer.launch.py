@@ -59,9 +59,10 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument("namespace", default_value="", description="of all nodes"),
         DeclareLaunchArgument(
             "use_sim_time",
-            default_value="false",
-            choices=SWITCH,
-            description="time from /clock; the simulated robot then waits for every action",
+            default_value="",
+            choices=["", *SWITCH],
+            description="true: time from /clock; the simulated robot then waits for every action "
+            "(empty: as params_file says, but false with the simulated robot)",
         ),
         DeclareLaunchArgument(
             "log_level",
@@ -120,7 +121,9 @@ def _nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         return LaunchConfiguration(name).perform(context)
 
     sim, use_sim_time = is_true(given("sim")), is_true(given("use_sim_time"))
-    overrides = {
+    # The simulated robot reads no params_file: it and the policy must agree on the clock.
+    clock = {"use_sim_time": use_sim_time} if sim or given("use_sim_time") else {}
+    overrides = clock | {
         PARAMETERS.get(name, name): is_true(given(name))
         if kind is bool
         else ParameterValue(given(name), value_type=kind)
@@ -140,7 +143,8 @@ def _nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     policy = LifecycleNode(
         executable="policy_node",
         name="deer",
-        parameters=[given("params_file"), {"use_sim_time": use_sim_time, **overrides}],
+        # Without any, no empty set of them is handed on: not every parser takes one.
+        parameters=[given("params_file"), *filter(None, [overrides])],
         respawn=is_true(given("respawn")),
         respawn_delay=RESPAWN_DELAY_S,
         **common,
@@ -164,7 +168,7 @@ def _nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
             Node(
                 executable="recorder_node",
                 name="recorder",
-                parameters=[given("params_file"), {"use_sim_time": use_sim_time, **own}],
+                parameters=[given("params_file"), clock | own],
                 **common,
             )
         )

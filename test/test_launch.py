@@ -27,7 +27,7 @@ DEFAULTS = {
     "image_transport": "",
     "params_file": str(share("config", "deer.yaml")),
     "namespace": "",
-    "use_sim_time": "false",
+    "use_sim_time": "",
     "log_level": "info",
     "respawn": "false",
     "sim": "false",
@@ -132,7 +132,19 @@ def test_the_policy_node_starts_alone_with_the_parameter_file(description):
     node = nodes["policy_node"]
     assert node.node_name == "/deer"
     configured = yaml.safe_load(share("config", "deer.yaml").read_text())["/**"]["ros__parameters"]
-    assert parameters(node) == {**configured, "use_sim_time": False}
+    assert parameters(node) == configured
+
+
+@pytest.mark.parametrize("arguments, is_simulated", [
+    ({}, True), ({"use_sim_time": "false"}, False), ({"sim": "true"}, False),
+])
+def test_the_parameter_file_says_which_clock_counts_unless_an_argument_or_the_simulator_does(
+    description, tmp_path, arguments, is_simulated
+):
+    file = tmp_path / "mine.yaml"
+    file.write_text('{"/**": {"ros__parameters": {"use_sim_time": true}}}')
+    nodes = launched_nodes(description, params_file=str(file), **arguments)
+    assert parameters(nodes["policy_node"])["use_sim_time"] is is_simulated
 
 
 def test_arguments_reach_the_policy_node_as_parameters_of_their_types(description):
