@@ -206,7 +206,8 @@ class Stepper:
             stop = self._overrun(now_ns)
         elif stop is None:
             stop = self._unpaired(now_ns) or self._unreadable(now_ns)
-        if stop is None:
+        # Whether pictures can be read again, a step that is being made has yet to tell.
+        if stop is None and self._unreadable(now_ns) is None:
             self.safety.clear()
         return stop
 

@@ -107,6 +107,17 @@ def test_pictures_that_can_never_be_read_stop_the_robot_in_the_end():
     assert bench.watch() is None and bench.reason is Reason.NONE
 
 
+def test_pictures_that_can_never_be_read_are_told_of_once_however_busy_the_model_is():
+    bench, told = Bench(), []
+    assert bench.step().command is not None
+    for _ in range(40):
+        bench.step(readable=False, meanwhile=lambda: bench.watch(busy=True))
+        stop = bench.stepper.watch(bench.now_ms * MS)
+        told += [stop] if stop is not None and bench.stepper.stop(stop) else []
+    assert [stop.reason for stop in told] == [Reason.INPUT_STALE]
+    assert bench.step().command is not None and bench.watch() is None
+
+
 def test_cameras_that_are_apart_have_a_reason_of_their_own():
     bench = Bench()
     assert bench.step().command is not None
