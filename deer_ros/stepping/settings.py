@@ -324,8 +324,9 @@ def markdown() -> str:
         "Made by `python -m deer_ros.stepping.settings > docs/parameters.md`. What is marked "
         "*live* may be set while the node runs, and takes effect between two steps. A value that "
         "is refused says why and changes nothing; one that is wrong at start leaves the node "
-        "unconfigured until it is set anew. Only the service `set_parameters_atomically` applies "
-        "several at once.",
+        "unconfigured until it is set anew, but for `exit.thresholds` and what counts only *at "
+        "start*, whose defaults are used then. Only the service `set_parameters_atomically` "
+        "applies several at once.",
         "",
         "| name | type | unit | default | allowed | set | meaning |",
         "| --- | --- | --- | --- | --- | --- | --- |",
