@@ -17,6 +17,7 @@ from deer_ros.checkpoint.weights import (
     find_tensor,
     map_tensors,
     read_header,
+    read_tensors,
     touch,
     weight_files,
 )
@@ -25,14 +26,16 @@ from deer_ros.model.deer import DeerModel
 from deer_ros.model.language import DecoderLayer
 
 EMBEDDING = "embedding"
+# Up to so many bytes of weights are copied: a file that is overwritten does not change them then.
+COPIED_BYTES = 256 << 20
 _LAYER = re.compile(r"^layers\.(\d+)\.")
 
 
 class WeightSource:
     """The weights of one model directory, read part by part: no layer before it is asked for.
 
-    On the CPU, in the stored type, weights are the file's own pages; otherwise one tensor after the
-    other is converted, so that never more than one is there twice.
+    On the CPU, in the stored type, weights of large files are the files' own pages; otherwise one
+    tensor after the other is copied, so that never more than one is there twice.
     """
 
     def __init__(
@@ -50,6 +53,8 @@ class WeightSource:
         self._stored: str | None = None
         self._files = weight_files(self.folder)
         self._identities = {file: _identity(file) for file in set(self._files.values())}
+        size = sum(bytes_ for _, bytes_, _ in self._identities.values())
+        self._get = read_tensors if size <= COPIED_BYTES else map_tensors
         self._headers: dict[Path, dict[str, StoredTensor]] = {}
 
     @property
@@ -111,12 +116,12 @@ class WeightSource:
         """at_once: not only when they are used."""
         dtype = self._dtype or FLOATS[self._stored]
         if self._device.type == "cpu" and all(FLOATS[t.dtype] == dtype for t in tensors.values()):
-            mapped = map_tensors(file, tensors)
-            for tensor in mapped.values() if at_once else ():
+            weights = self._get(file, tensors)
+            for tensor in weights.values() if at_once else ():
                 touch(tensor)
-            return mapped
+            return weights
         return {
-            name: map_tensors(file, {name: tensor})[name].to(self._device, dtype)
+            name: self._get(file, {name: tensor})[name].to(self._device, dtype)
             for name, tensor in tensors.items()
         }
 

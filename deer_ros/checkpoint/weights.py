@@ -104,7 +104,8 @@ def read_header(file: Path) -> dict[str, StoredTensor]:
 def map_tensors(file: Path, tensors: Mapping[str, StoredTensor]) -> dict[str, Tensor]:
     """Tensors of a file in one mapping: read when used, and given back when the last one goes.
 
-    Their memory is the page cache's own, no copy. What is written to them stays in this process.
+    Their memory is the page cache's own, no copy: what is written to the file in its place changes
+    them, and one that is cut short ends the process. What is written to them stays in it.
     """
     unit = mmap.ALLOCATIONGRANULARITY
     start = min(tensor.start for tensor in tensors.values()) // unit * unit
@@ -117,6 +118,22 @@ def map_tensors(file: Path, tensors: Mapping[str, StoredTensor]) -> dict[str, Te
         ).view(t.shape)
         for name, t in tensors.items()
     }
+
+
+def read_tensors(file: Path, tensors: Mapping[str, StoredTensor]) -> dict[str, Tensor]:
+    """Tensors of a file in memory of their own: whatever becomes of the file, they stay.
+
+    ValueError where the file ends before they do.
+    """
+    found = {}
+    with file.open("rb") as stream:
+        for name, tensor in tensors.items():
+            values = torch.empty(tensor.parameters, dtype=FLOATS[tensor.dtype])
+            stream.seek(tensor.start)
+            if stream.readinto(values.view(torch.uint8).numpy()) != tensor.bytes:
+                raise ValueError(f"{file} ends within tensor {name!r}; it was cut short.")
+            found[name] = values.view(tensor.shape)
+    return found
 
 
 def touch(tensor: Tensor) -> None:

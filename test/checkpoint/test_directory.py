@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from tiny_model import tiny_config, write_tiny_model
 
 from deer_ros.checkpoint import load_model, save_model, weights_sha256
-from deer_ros.checkpoint.weights import map_tensors, stored_tensors
+from deer_ros.checkpoint.weights import map_tensors, read_tensors, stored_tensors
 from deer_ros.model.config import VisionConfig
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -131,15 +131,17 @@ def test_a_save_that_fails_leaves_the_earlier_directory_as_it_was(original, tmp_
 # Only what is needed
 
 
-def test_only_the_tensors_of_the_permitted_layers_are_read(original, monkeypatch):
+@pytest.mark.parametrize("how", [map_tensors, read_tensors])
+def test_only_the_tensors_of_the_permitted_layers_are_read(original, monkeypatch, how):
     read: list[int] = []
 
     def spy(file, tensors):
-        mapped = map_tensors(file, tensors)
         read.extend(t.start for t in tensors.values())
-        return mapped
+        return how(file, tensors)
 
-    monkeypatch.setattr("deer_ros.checkpoint.source.map_tensors", spy)
+    if how is map_tensors:
+        monkeypatch.setattr("deer_ros.checkpoint.source.COPIED_BYTES", 0)
+    monkeypatch.setattr(f"deer_ros.checkpoint.source.{how.__name__}", spy)
     model = load_model(original, max_layer=4).model
     stored = stored_tensors(original)
     assert sorted(read) == sorted(stored[name].start for name in model.state_dict())
@@ -159,6 +161,34 @@ def test_a_shard_of_layers_that_are_not_asked_for_may_be_absent_in_memory(folder
     assert load_model(folder, max_layer=4).model.max_layer == 4
     with pytest.raises(ValueError, match="b.safetensors cannot be read"):
         load_model(folder)
+
+
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_mapped_weights_are_the_same_as_copied_ones(original, monkeypatch, dtype):
+    copied = load_model(original, dtype=dtype).model
+    monkeypatch.setattr("deer_ros.checkpoint.source.COPIED_BYTES", 0)
+    assert_same_weights(load_model(original, dtype=dtype).model, copied)
+
+
+def test_a_small_file_that_is_overwritten_or_cut_short_changes_no_model_that_runs(
+    original, folder
+):
+    """As `cp` and `rsync --inplace` do it."""
+    model = load_model(folder).model
+    with (folder / WEIGHTS).open("r+b") as stream:
+        stream.seek(-10_000, 2)
+        stream.write(bytes(10_000))
+    assert_same_weights(model, load_model(original).model)
+    (folder / WEIGHTS).write_bytes(b"")
+    assert_same_weights(model, load_model(original).model)
+
+
+def test_weights_that_end_too_soon_are_told_and_end_nothing(folder):
+    tensors = stored_tensors(folder)
+    with (folder / WEIGHTS).open("r+b") as stream:
+        stream.truncate(max(t.start for t in tensors.values()))
+    with pytest.raises(ValueError, match="ends within tensor .*; it was cut short"):
+        read_tensors(folder / WEIGHTS, tensors)
 
 
 def test_loaded_tensors_are_in_the_dtype_asked_for(original):

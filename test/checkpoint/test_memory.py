@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from tiny_model import INSTRUCTIONS, tiny_config, write_tiny_model
 
+from deer_ros.checkpoint.source import COPIED_BYTES
 from deer_ros.model.config import LanguageConfig
 
 TOLERANCE = 0.05  # of the parameters' bytes
@@ -19,9 +20,11 @@ from pathlib import Path
 import numpy as np
 from deer_ros import Budget, DeerPolicy, Observation
 from deer_ros.budget.memory import weights_mib
+from deer_ros.checkpoint import source
 from deer_ros.checkpoint.directory import read_config
 
-folder, instruction, dtype, by = sys.argv[1:]
+folder, instruction, dtype, by, copied_bytes = sys.argv[1:]
+source.COPIED_BYTES = int(copied_bytes)
 stored = "float32" if dtype == "auto" else dtype
 predicted = {n: weights_mib(read_config(folder), n, stored) for n in (2, 6)}
 observation = Observation(*np.zeros((2, 32, 32, 3), np.uint8))
@@ -60,11 +63,14 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="resident memory is Linux's")
 @pytest.mark.parametrize(
-    ("dtype", "by"), [("auto", "max_layer"), ("auto", "memory_mib"), ("bfloat16", "memory_mib")]
-)
-def test_layers_cost_what_was_predicted_and_give_it_back(folder, dtype, by):
+    ("dtype", "by", "copied_bytes"),
+    [("auto", "max_layer", 0), ("auto", "memory_mib", 0), ("auto", "memory_mib", COPIED_BYTES),
+     ("bfloat16", "memory_mib", 0)],
+)  # fmt: skip
+def test_layers_cost_what_was_predicted_and_give_it_back(folder, dtype, by, copied_bytes):
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(folder), INSTRUCTIONS[0], dtype, by],
+        [sys.executable, "-c", PROGRAM, str(folder), INSTRUCTIONS[0], dtype, by,
+         str(copied_bytes)],
         capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
