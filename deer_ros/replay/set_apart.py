@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping
 
 from deer_ros.data.own_messages import ACTION, STATUS
 from deer_ros.data.recording import Topic
+from deer_ros.replay.records import EARLIER
 
-RECORDED = "/recorded"
 OUTPUTS = ("action", "status", "twist", "target_pose", "gripper", "debug_image")
 # A policy's outputs by their types: remapped, they have names of their own.
 COMMANDS = {
@@ -29,8 +29,8 @@ def set_apart(topics: Mapping[str, Topic], node: str, inputs: Collection[str]) -
     names = {topic.name for topic in topics.values() if COMMANDS.intersection(topic.kinds)}
     for prefix in {node, *_recorded_nodes(topics)}:
         names |= {f"{prefix}/{output}" for output in OUTPUTS}
-    names = {name for name in names if not name.startswith(f"{RECORDED}/")}
-    return {name: RECORDED + name for name in sorted(names.difference(inputs) | {"/diagnostics"})}
+    names = {name for name in names if not name.startswith(f"{EARLIER}/")}
+    return {name: EARLIER + name for name in sorted(names.difference(inputs) | {"/diagnostics"})}
 
 
 def _recorded_nodes(topics: Mapping[str, Topic]) -> set[str]:
