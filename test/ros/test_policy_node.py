@@ -83,7 +83,8 @@ def test_two_pictures_and_an_instruction_make_an_action_and_a_twist(node):
     np.testing.assert_allclose([linear.x, linear.y, linear.z],
                                np.array(action.action[:3]) * 0.04 * 20, rtol=1e-5)
     assert twist.header.frame_id == "base_link"
-    assert node.openings and node.openings[0].data in (0.0, 1.0)
+    node.wait_until(lambda: node.openings)
+    assert node.openings[0].data in (0.0, 1.0)
 
 
 def test_a_live_threshold_change_is_seen_in_the_next_status(node):
