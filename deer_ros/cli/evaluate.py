@@ -183,6 +183,8 @@ def _jobs(arguments: argparse.Namespace, world: World, settings: list[Setting]) 
             )
     first = world.first_seed + arguments.seed
     seeds = range(first, first + arguments.episodes)
+    for task in said:
+        world.check_scene(task, seeds[-1])
     return [
         Job(setting, task, seed, words)
         for task, words in said.items() for setting in settings for seed in seeds

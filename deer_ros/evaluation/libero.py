@@ -61,8 +61,15 @@ def world(suite: str, tasks: Sequence[str] = (), max_steps: int | None = None) -
     longest = MAX_STEPS[suite] if max_steps is None else max_steps
     words = {name: (entry.language,) for name, entry in known.items()}
     return World(
-        suite, partial(Libero, suite), tuple(tasks or known), max_steps=longest, words=words
-    )
+        suite, partial(Libero, suite), tuple(tasks or known), max_steps=longest, words=words,
+        # As each of several processes has: more would round otherwise.
+        threads=1, check_scene=partial(check_scene, suite),
+    )  # fmt: skip
+
+
+def check_scene(suite: str, task: str, seed: int) -> None:
+    """ValueError where the task has no fixed state of that number."""
+    _check_state(task, seed, len(_states(_tasks(suite)[task])))
 
 
 class Libero:
@@ -90,14 +97,13 @@ class Libero:
             raise ValueError("--swap-words is not for LIBERO: each of its scenes serves one task.")
         entry = self._tasks[task]
         states = _states(entry)
-        if seed >= len(states):
-            raise ValueError(
-                f"{task} has {len(states)} fixed states to start from; episode {seed} has none. "
-                "Use fewer --episodes."
-            )
+        _check_state(task, seed, len(states))
         if task != self._task:
             self._load(entry)
             self._task = task
+        # A state says nothing of where the fixtures stand, which a reset draws: unless it begins
+        # at the same number, a scene would depend on those before it.
+        self._env.seed(0)
         self._env.reset()
         self._seen = self._env.set_init_state(states[seed])
         self.instruction, self.success = entry.language, False
@@ -141,8 +147,6 @@ class Libero:
         self._close = weakref.finalize(self, _close, self._env)
         # At the end of the process before OpenGL's own end, which registered itself just now.
         atexit.register(self._close)
-        # What is random in it besides the state: nothing that an episode should differ by.
-        self._env.seed(0)
 
 
 def _close(env: Any) -> None:
@@ -155,6 +159,14 @@ def _tasks(suite: str) -> dict[str, Any]:
     """The benchmark's entries by name; it talks on stdout, which belongs to results."""
     with contextlib.redirect_stdout(sys.stderr):
         return dict(import_module("libero.libero.benchmark").task_maps[suite])
+
+
+def _check_state(task: str, seed: int, count: int) -> None:
+    if seed >= count:
+        raise ValueError(
+            f"{task} has {count} fixed states to start from; episode {seed} has none. "
+            "Use fewer --episodes."
+        )
 
 
 def _states(entry: Any) -> np.ndarray:

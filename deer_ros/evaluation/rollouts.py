@@ -24,6 +24,10 @@ Open = Callable[[DeerConfig], TaskEnvironment]
 """Start a simulator for a policy of that configuration: its units, and what it reads."""
 
 
+def any_scene(task: str, seed: int) -> None:
+    """Of a simulator that lays out a scene for every seed."""
+
+
 @dataclass(frozen=True)
 class World:
     """Tasks of a simulator that are to be run.
@@ -32,7 +36,8 @@ class World:
     training is among them. others: by task, the one whose words may be said in its scene instead.
     max_steps: control periods of an episode; None: as many as the model's configuration says.
     words: by task, all that may be said for it. device, threads: where policies run for this world
-    unless somebody says otherwise; threads None: as many as torch takes.
+    unless somebody says otherwise; threads None: as many as torch takes. check_scene: raises
+    ValueError where a task has no scene of a seed.
     """
 
     name: str
@@ -44,6 +49,7 @@ class World:
     words: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     device: str = "auto"
     threads: int | None = None
+    check_scene: Callable[[str, int], None] = any_scene
 
 
 @dataclass(frozen=True)

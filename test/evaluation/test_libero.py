@@ -33,12 +33,16 @@ class Simulator:
 
     def __init__(self, **options) -> None:
         self.options, self.actions, self.state, self.closed = options, [], None, False
+        self.fixtures = np.zeros(3)
         self.made.append(self)
 
-    def seed(self, seed) -> None: ...
+    def seed(self, seed) -> None:
+        np.random.seed(seed)
 
     def reset(self) -> None:
+        """Draws where the fixtures stand, which no state of `set_init_state` says."""
         self.actions = []
+        self.fixtures = np.random.random(3)
 
     def set_init_state(self, state) -> dict:
         self.state = state
@@ -103,6 +107,32 @@ def test_an_episode_starts_from_the_fixed_state_of_its_number_when_objects_rest(
         env.reset(TASK, 3, TASK)
 
 
+def test_a_scene_is_the_same_whatever_ran_before_it(installed):
+    def fixtures(*episodes) -> np.ndarray:
+        env = open_env()
+        for task, seed in episodes:
+            env.reset(task, seed, task)
+        return Simulator.made[-1].fixtures
+
+    alone = fixtures((TASK, 1))
+    np.testing.assert_array_equal(fixtures((TASK, 0), (TASK, 1)), alone)
+    np.testing.assert_array_equal(fixtures((TASK, 0), (OTHER, 0), (TASK, 1)), alone)
+
+
+def test_one_process_computes_with_as_many_threads_as_each_of_several(installed):
+    assert libero.world(SUITE).threads == 1
+
+
+def test_episodes_that_have_no_state_to_start_from_are_refused_before_any_runs(
+    installed, tmp_path, capsys
+):
+    model = write_tiny_model(tmp_path / "model")
+    asked = ["evaluate", str(model), "--env", "libero", "--episodes", "4"]
+    assert main(asked) == 2
+    assert "3 fixed states to start from; episode 3 has none" in capsys.readouterr().err
+    assert not Simulator.made
+
+
 def test_pictures_stand_upright(installed):
     env = open_env()
     env.reset(TASK, 0, TASK)
@@ -150,7 +180,10 @@ def test_the_command_runs_a_suite(installed, tmp_path, capsys):
         (("--tasks", "dance"), "libero_spatial has no task 'dance'; it has open_the_drawer"),
         (("--swap-words",), "serves no other task's words"),
         (("--max-steps", "0"), "--max-steps is 0"),
-        (("--budget", "peak_gflops=1e-9"), "cannot be kept in the task open_the_drawer"),
+        (
+            ("--budget", "peak_gflops=1e-9", "--episodes", "1"),
+            "cannot be kept in the task open_the_drawer",
+        ),
         (("--episodes", "4"), "has 3 fixed states to start from"),
     ],
 )
