@@ -152,7 +152,10 @@ class _Reader:
             message = self._recording.decode(topic, data)
         except ValueError as error:
             self._lose(f"{topic}: {error}")
-            if kind is not None:
+            if kind == "instruction":
+                # What follows was done for words that nobody knows.
+                yield from self._on_instruction("")
+            elif kind is not None:
                 self._said.lose(kind, recorded_ns)
             return
         if kind is None:

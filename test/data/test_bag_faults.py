@@ -116,6 +116,26 @@ def test_a_hole_in_what_was_said_ends_the_episode_as_one_in_the_pictures_does(tm
     np.testing.assert_array_equal(after.static[0], read(tmp_path / "other")[0].static[0])
 
 
+def test_after_an_instruction_that_cannot_be_read_nothing_is_learned_until_the_next(tmp_path):
+    with Robot(tmp_path / "bag") as bag:
+        for number in range(9):
+            bag.frame(number)
+            if number == 2:
+                lost_ns = START_NS + 2 * PERIOD_NS + PERIOD_NS // 2
+                bag.raw("/instruction", "std_msgs/msg/String", lost_ns, b"\0\1")
+            elif number == 5:
+                bag.instruction(START_NS + 5 * PERIOD_NS + PERIOD_NS // 2, "open the drawer")
+    heard = []
+    first, second = read(bag.path, on_bad=heard.append)
+    assert (len(first), len(second)) == (3, 3)
+    assert second.stamps_ns[0] == START_NS + 6 * PERIOD_NS
+    assert "/instruction" in str(heard[-1])
+    with pytest.raises(BagError, match="/instruction"):
+        read(bag.path)
+    (whole,) = read(bag.path, on_bad=heard.append, instruction="close it")
+    assert len(whole) == 9
+
+
 def test_frames_that_a_low_rate_leaves_out_are_no_hole(tmp_path):
     with Robot(tmp_path / "bag") as bag:
         for number in range(80):
