@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
@@ -12,8 +13,10 @@ from launch_ros.actions import LifecycleNode, Node
 from launch_ros.event_handlers import OnStateTransition
 from launch_ros.parameter_descriptions import ParameterValue
 
+from deer_ros import parameter_file
 from deer_ros.resources import share
 
+CAMERA = re.compile(r"/?camera/[^/]+/image")
 # Node parameters that are launch arguments too. Left empty, params_file has the last word.
 SWITCH = ["true", "false", "True", "False"]
 OVERRIDES = {
@@ -57,6 +60,13 @@ def generate_launch_description() -> LaunchDescription:
             description="parameters of the policy node",
         ),
         DeclareLaunchArgument("namespace", default_value="", description="of all nodes"),
+        DeclareLaunchArgument(
+            "remap",
+            default_value="",
+            description="topics that are called otherwise here, such as "
+            "'camera/static/image:=/front/image_raw instruction:=/task'; of a camera's name, "
+            "compressed pictures follow",
+        ),
         DeclareLaunchArgument(
             "use_sim_time",
             default_value="",
@@ -116,10 +126,37 @@ def _told(policy: LifecycleNode) -> list[RegisterEventHandler]:
     return [*transitions, RegisterEventHandler(ended)]
 
 
+def _parameter_file(path: str) -> Path:
+    """Raises RuntimeError where there is none: launch only warns, and limits would be lost."""
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise RuntimeError(
+            f"params_file is {path!r}, and there is no such file. Nothing is started, as the "
+            "limits in it would not hold."
+        )
+    return file
+
+
+def _remappings(rules: str) -> list[tuple[str, str]]:
+    """Pairs of names. Raises RuntimeError for what is no rule."""
+    pairs = []
+    for rule in rules.split():
+        name, separator, other = rule.partition(":=")
+        if not (separator and name and other):
+            raise RuntimeError(f"remap has {rule!r}; it must be from:=to, two names of topics.")
+        pairs.append((name, other))
+    # ROS takes a rule for one name alone, and compressed pictures have a name of their own. These
+    # come last, as of two rules for a name the first counts.
+    compressed = [(f"{name}/compressed", f"{other}/compressed")
+                  for name, other in pairs if CAMERA.fullmatch(name)]
+    return pairs + compressed
+
+
 def _nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     def given(name: str) -> str:
         return LaunchConfiguration(name).perform(context)
 
+    params_file = _parameter_file(given("params_file"))
     sim, use_sim_time = is_true(given("sim")), is_true(given("use_sim_time"))
     # The simulated robot reads no params_file: it and the policy must agree on the clock.
     clock = {"use_sim_time": use_sim_time} if sim or given("use_sim_time") else {}
@@ -138,13 +175,14 @@ def _nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         "package": "deer_ros",
         "namespace": given("namespace"),
         "output": "screen",
+        "remappings": _remappings(given("remap")),
         "arguments": ["--ros-args", "--log-level", given("log_level")],
     }
     policy = LifecycleNode(
         executable="policy_node",
         name="deer",
         # Without any, no empty set of them is handed on: not every parser takes one.
-        parameters=[given("params_file"), *filter(None, [overrides])],
+        parameters=[str(params_file), *filter(None, [overrides])],
         respawn=is_true(given("respawn")),
         respawn_delay=RESPAWN_DELAY_S,
         **common,
@@ -160,15 +198,16 @@ def _nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
             )
         )
     if given("record"):
-        # Its file and the policy's are one: both must agree on how pictures come.
         own = {"folder": str(Path(given("record")).expanduser().absolute())}
-        if "image.transport" in overrides:
-            own["image.transport"] = overrides["image.transport"]
+        # How pictures come may stand where only the policy's parameters do.
+        found = parameter_file.read(params_file, given("namespace")) | overrides
+        if "image.transport" in found:
+            own["image.transport"] = found["image.transport"]
         nodes.append(
             Node(
                 executable="recorder_node",
                 name="recorder",
-                parameters=[given("params_file"), clock | own],
+                parameters=[str(params_file), clock | own],
                 **common,
             )
         )

@@ -5,15 +5,17 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 from launch.actions import (
     DeclareLaunchArgument,
     EmitEvent,
     ExecuteProcess,
-    GroupAction,
     IncludeLaunchDescription,
     OpaqueFunction,
     RegisterEventHandler,
@@ -23,19 +25,9 @@ from launch.event_handlers import OnProcessExit
 from launch.events import Shutdown
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
-from launch_ros.actions import Node, SetRemap
+from launch_ros.actions import Node
 from launch_ros.event_handlers import OnStateTransition
 
-from deer_ros.data.bag_topics import (
-    COMPRESSED,
-    IMAGE_KINDS,
-    IMAGE_SUFFIXES,
-    RAW,
-    Names,
-    find_topics,
-)
-from deer_ros.data.recording import Recording
-from deer_ros.replay.set_apart import set_apart
 from deer_ros.resources import share
 
 SWITCH = ["true", "false", "True", "False"]
@@ -43,7 +35,6 @@ ROSBAG2, OWN = "rosbag2", "deer_ros"
 CLOCK_RATE_HZ = 100
 # For the last step, and for the recorder to hear of it.
 AFTER_THE_END_S = 2.0
-POSE = "end_effector/pose"
 
 ARGUMENTS = {
     "bag": (None, "the bag: its folder, or one of its files", None),
@@ -80,19 +71,18 @@ def generate_launch_description() -> LaunchDescription:
 def _entities(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     given = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
     bag = Path(given["bag"]).expanduser().absolute()
-    with Recording(bag) as recording:
-        transport, remappings = _as_recorded(recording, given)
-        renamed = _renamed(recording, dict(remappings), given["namespace"])
+    played = _played(bag, given)
     policy = IncludeLaunchDescription(
         PythonLaunchDescriptionSource(str(share("launch", "deer.launch.py"))),
         launch_arguments=[
             *((name, given[name]) for name in PASSED_ON),
-            ("image_transport", transport),
+            ("image_transport", played["transport"]),
+            ("remap", " ".join(f"{name}:={topic}" for name, topic in played["remap"].items())),
             ("use_sim_time", "true"),
         ],
     )
     make_player = _rosbag2 if _uses_rosbag2(given["player"]) else _own
-    player = make_player(bag, given, renamed)
+    player = make_player(bag, given, list(played["renamed"].items()))
     ends = OnProcessExit(
         target_action=player,
         on_exit=TimerAction(
@@ -105,51 +95,30 @@ def _entities(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     return [
         RegisterEventHandler(ends),
         start,
-        GroupAction([*(SetRemap(src, dst) for src, dst in remappings), policy]),
+        policy,
     ]
 
 
-def _as_recorded(
-    recording: Recording, given: dict[str, str]
-) -> tuple[str, list[tuple[str, str]]]:
-    """How pictures come in the bag, and the policy's names for what is called otherwise there.
+def _played(bag: Path, given: dict[str, str]) -> dict[str, Any]:
+    """What is in the bag, by a program in the nodes' Python: this one may lack its packages.
 
-    Raises a sentence with the topics that there are where the cameras' are not among them.
+    Raises RuntimeError with its sentence.
     """
-    if given["namespace"]:
-        return given["image_transport"], [
-            tuple(rule.split(":=", 1)) for rule in given["remap"].split()
-        ]
-    topics = find_topics(
-        recording, Names(given["remap"].split()), given["image_transport"] or None)
-    transport = RAW if topics.image_kind == IMAGE_KINDS[RAW] else COMPRESSED
-    names = {
-        f"camera/{camera}/image{IMAGE_SUFFIXES[transport]}": topic
-        for camera, topic in topics.cameras.items()
-    }
-    names |= {
-        "instruction": topics.instruction,
-        POSE: topics.pose,
-        "joint_states": topics.joints,
-    }
-    others = [(name, topic) for name, topic in names.items() if topic != f"/{name}"]
-    return transport, others
+    rules = [word for rule in given["remap"].split() for word in ("--remap", rule)]
+    answer = subprocess.run(
+        ["/usr/bin/env", "python3", "-m", "deer_ros.replay.played", str(bag), *rules,
+         f"--transport={given['image_transport']}", f"--namespace={given['namespace']}"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if answer.returncode:
+        raise RuntimeError(answer.stderr.strip())
+    return json.loads(answer.stdout)
 
 
 def _uses_rosbag2(player: str) -> bool:
     if player == "auto":
         return find_spec("ros2bag") is not None and find_spec("rosbag2_py") is not None
     return player == ROSBAG2
-
-
-def _renamed(
-    recording: Recording, remappings: dict[str, str], namespace: str
-) -> list[tuple[str, str]]:
-    """What was commanded when the bag was recorded must not be taken for commands of now."""
-    root = f"/{namespace.strip('/')}" if namespace else ""
-    pose = remappings.get(POSE, POSE)
-    inputs = [pose if pose.startswith("/") else f"{root}/{pose}"]
-    return list(set_apart(recording.topics, f"{root}/deer", inputs).items())
 
 
 def _own(bag: Path, given: dict[str, str], renamed: list[tuple[str, str]]) -> Node:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import yaml
 from camera_bag import write_camera_bag
@@ -27,6 +30,7 @@ DEFAULTS = {
     "image_transport": "",
     "params_file": str(share("config", "deer.yaml")),
     "namespace": "",
+    "remap": "",
     "use_sim_time": "",
     "log_level": "info",
     "respawn": "false",
@@ -241,6 +245,49 @@ def test_a_recorder_is_started_beside_them_and_agrees_with_the_policy(descriptio
     assert parameters(nodes["policy_node"])["image.transport"] == "compressed"
 
 
+@pytest.mark.parametrize("section", ["/**", "deer", "/deer"])
+def test_the_recorder_knows_how_pictures_come_from_the_policys_part_of_the_file(
+    description, tmp_path, section
+):
+    file = tmp_path / "mine.yaml"
+    file.write_text(yaml.safe_dump({section: {"ros__parameters": {"image": {
+        "transport": "compressed"}}}, "/other": {"ros__parameters": {"image.transport": "raw"}}}))
+    nodes = launched_nodes(description, record=str(tmp_path / "bag"), params_file=str(file))
+    own = evaluate_parameters(
+        launch.LaunchContext(), nodes["recorder_node"]._Node__parameters)[-1]
+    assert own["image.transport"] == "compressed"
+
+
+def test_nothing_is_started_without_the_parameter_file_that_was_asked_for(description, tmp_path):
+    with pytest.raises(RuntimeError, match="my_deer.yml', and there is no such file"):
+        launched_nodes(description, params_file=str(tmp_path / "my_deer.yml"))
+
+
+def test_topics_are_remapped_for_all_nodes_and_compressed_pictures_with_their_camera(
+    description, tmp_path
+):
+    nodes = launched_nodes(
+        description, record=str(tmp_path / "bag"), sim="true",
+        remap="camera/static/image:=/front/image_raw instruction:=/task")
+    assert len(nodes) == 3
+    for node in nodes.values():
+        assert remappings(node) == {
+            "camera/static/image": "/front/image_raw", "instruction": "/task",
+            "camera/static/image/compressed": "/front/image_raw/compressed"}
+    with pytest.raises(RuntimeError, match="remap has 'a=b'; it must be from:=to"):
+        launched_nodes(description, remap="a=b")
+
+
+def test_the_launch_files_need_no_package_that_only_the_nodes_python_has(tmp_path):
+    blocked = ("rosbags", "mcap", "torch", "numpy", "zstandard")
+    program = ["import sys", f"sys.modules.update(dict.fromkeys({blocked!r}))",
+               "from launch.launch_description_sources import "
+               "get_launch_description_from_python_launch_file as load"]
+    program += [f"load({str(share('launch', name))!r}).get_launch_arguments()"
+                for name in ("deer.launch.py", "replay.launch.py")]
+    subprocess.run([sys.executable, "-c", "\n".join(program)], check=True)
+
+
 def test_a_bag_is_replayed_into_a_policy_that_moves_nothing_on_the_bags_clock(replay, bag):
     nodes = launched_nodes(replay, bag=str(bag), player="deer_ros", rate="0.5", loop="true")
     assert sorted(nodes) == ["player_node", "policy_node"]
@@ -279,7 +326,7 @@ def test_where_rosbag2_is_installed_it_plays_the_bag_once_the_policy_is_active(r
 
 
 def test_a_bag_without_the_cameras_is_refused_with_the_topics_that_it_has(replay, bag):
-    with pytest.raises(ValueError, match=r"lacks /front.*its topics are: .*/instruction"):
+    with pytest.raises(RuntimeError, match=r"lacks /front.*its topics are: .*/instruction"):
         launched_nodes(replay, bag=str(bag), remap="camera/static/image:=/front")
-    with pytest.raises(FileNotFoundError, match="there is no bag at"):
+    with pytest.raises(RuntimeError, match="there is no bag at"):
         launched_nodes(replay, bag="/no/such/bag")

@@ -10,39 +10,30 @@ from typing import Any
 
 import yaml
 
+from deer_ros import parameter_file
 from deer_ros.stepping.budgets import PREFIX
 from deer_ros.stepping.settings import ROWS, Settings
+from deer_ros.stepping.unknown import misspelled
 
-NODE_NAMES = ("/**", "/*", "/deer", "deer")
 BUDGETS = tuple(name.removeprefix(PREFIX) for name in ROWS if name.startswith(PREFIX))
 
 
 def read_file(path: str | Path) -> dict[str, Any]:
     """The policy node's parameters in a ROS 2 parameter file, by name.
 
-    Later entries win, as in ROS. What the node does not have (`use_sim_time` and the like) is left
-    out. Raises OSError, or ValueError with a sentence where it is no such file.
+    What the node does not have (`use_sim_time` and the like) is left out. Raises OSError, or
+    ValueError with a sentence where it is no such file, says nothing to the policy node, or a name
+    is misspelled.
     """
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"the parameter file {path} cannot be read: {reason}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"the parameter file {path} holds no parameters of any node.")
-    found: dict[str, Any] = {}
-    for node, parts in content.items():
-        if node not in NODE_NAMES:
-            continue
-        values = parts.get("ros__parameters") if isinstance(parts, dict) else None
-        if not isinstance(values, dict):
-            raise ValueError(f"the parameter file {path} has no ros__parameters under {node!r}.")
-        found |= _flat(values)
+    found = parameter_file.read(path)
     if not found:
         raise ValueError(
             f"the parameter file {path} has nothing for the policy node; it is looked for under "
-            f"{', '.join(NODE_NAMES)}."
+            f"{', '.join(parameter_file.section_names())}."
         )
+    wrong = misspelled(found)
+    if wrong:
+        raise ValueError(f"in the parameter file {path}: {' '.join(wrong.values())}")
     return {name: value for name, value in found.items() if name in ROWS}
 
 
@@ -81,17 +72,6 @@ def settings_of(changes: Mapping[str, Any]) -> Settings:
     """The node's settings. Raises ValueError as the node would refuse them."""
     settings = Settings().replaced(changes, None)
     return dataclasses.replace(settings, version=1)
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """ROS takes `a.b: 1` and `a: {b: 1}` for the same."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat
 
 
 def _scalar(text: str) -> Any:

@@ -343,6 +343,8 @@ def test_the_shipped_parameter_file_asks_for_raw_pictures_and_says_what_there_is
     ("/other: {ros__parameters: {x: 1}}", "nothing for the policy node"),
     ("/**: {x: 1}", "no ros__parameters"),
     ("/**: {ros__parameters: {image.max_skew: -1.0}}", "image.max_skew is -1.0"),
+    ("/**: {ros__parameters: {safety: {max_lineer_velocity: 1}}}", "safety.max_lineer_velocity is "
+     "no parameter of the policy node; .* safety.max_linear_velocity"),
 ])
 def test_a_wrong_parameter_file_is_refused(replay, tmp_path, content, words):
     (tmp_path / "mine.yaml").write_text(content)

@@ -76,6 +76,24 @@ def test_all_that_is_wrong_is_told_at_once(started):
         parameters.check_model(CONFIG)
 
 
+@pytest.mark.parametrize("name, meant", [
+    ("safety.max_linear_velocty", "safety.max_linear_velocity"),
+    ("safety.speed", "safety\\..*"), ("saftey.recovery", "safety.recovery"),
+    ("dry_runn", "dry_run"), ("exit.threshold", "exit.thresholds"),
+])
+def test_a_misspelled_limit_is_not_taken_for_none(started, name, meant):
+    _, parameters = started({name: 0.03})
+    with pytest.raises(ValueError, match=f"{name} is no parameter .*alike is {meant}\\. .*again"):
+        parameters.check_model(CONFIG)
+
+
+def test_parameters_of_other_nodes_in_the_same_file_are_left_alone(started):
+    _, parameters = started({
+        "task": "push", "frame_id": "base", "mode": "fast", "lockstep": True, "folder": "bag",
+        "image.png_level": 3, "camera_rate": 20.0, "max_episode_steps": 10, "file_duration": 1.0})
+    parameters.check_model(CONFIG)
+
+
 @pytest.mark.parametrize("name, value", [
     ("executor", "quick"), ("autostart", "no"), ("exit.thresholds", "none"),
     ("exit.thresholds", [0.1, 0.2]),

@@ -12,6 +12,7 @@ from rclpy.parameter import Parameter
 from deer_ros.model.config import DeerConfig
 from deer_ros.stepping.settings import FIELDS, ROWS, Settings, default_thresholds
 from deer_ros.stepping.table import LIVE, START, Row
+from deer_ros.stepping.unknown import misspelled
 
 THRESHOLDS = "exit.thresholds"
 
@@ -22,7 +23,8 @@ class NodeParameters:
     check(settings, names) is called before a change is accepted, and raises ValueError to refuse
     it; on_change(settings, names) afterwards. A wrong value at start is reported in one line, and
     no model is accepted until it is set anew, as a robot must not run without a limit that was
-    asked for. Of thresholds, and of what counts only at start, the default is used.
+    asked for. Of thresholds, and of what counts only at start, the default is used. A misspelled
+    name cannot be set anew: the node is to be started again without it.
     """
 
     def __init__(
@@ -39,6 +41,10 @@ class NodeParameters:
         self._declaring = False
         self._wrong: dict[str, str] = {}
         self._models_own: tuple[float, ...] = ()
+        # rclpy keeps to itself what was given and never declared.
+        self._misspelled = misspelled(getattr(node, "_parameter_overrides", {}))
+        for sentence in self._misspelled.values():
+            node.get_logger().error(f"{sentence} The node stays unconfigured.")
         for row in ROWS.values():
             if row.name != THRESHOLDS:
                 self._declare(row, row.default)
@@ -49,6 +55,11 @@ class NodeParameters:
 
         The thresholds become a parameter with the first model, as only then their number is known.
         """
+        if self._misspelled:
+            raise ValueError(
+                f"{' '.join(self._misspelled.values())} Correct the name in the parameter file or "
+                "on the command line, and start the node again."
+            )
         if self._wrong:
             raise ValueError(
                 f"what was given at start is wrong: {' '.join(self._wrong.values())} To be set "
