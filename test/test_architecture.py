@@ -17,6 +17,7 @@ SOURCES = next(Path(folder) for folder in deer_ros.__path__ if Path(folder, "mod
 MAY_IMPORT = {
     "observation": set(),
     "resources": set(),
+    "parameter_file": set(),
     "report": set(),
     "control": set(),
     "data": {"control", "resources"},
@@ -38,7 +39,7 @@ MAY_IMPORT["policy"] = {
 }  # fmt: skip
 MAY_IMPORT["training"] = {"policy", "data", "report", *MAY_IMPORT["policy"]}
 MAY_IMPORT["stepping"] = {"control", "data", "policy", *MAY_IMPORT["policy"]}
-MAY_IMPORT["replay"] = {"stepping", "report", *MAY_IMPORT["stepping"]}
+MAY_IMPORT["replay"] = {"parameter_file", "report", "stepping", *MAY_IMPORT["stepping"]}
 MAY_IMPORT["calibration"] = {"policy", "data", *MAY_IMPORT["policy"]}
 MAY_IMPORT["evaluation"] = {"report", "policy", "sim", "data", *MAY_IMPORT["policy"]}
 MAY_IMPORT["search"] = {"evaluation", *MAY_IMPORT["evaluation"]}
