@@ -111,14 +111,22 @@ def check_instruction(recording: Recording, topics: Topics, given: str | None) -
 def kinds_to_read(recording: Recording, topics: Topics) -> dict[str, str]:
     """What each topic that is there is for, the cameras' apart.
 
-    What a demonstrator did goes before what a policy said at the same time.
+    What a demonstrator did goes before what a policy said at the same time. BagError where half of
+    it is missing: the policy's words must not stand for it.
     """
     kinds = {topic: kind for topic, (kind, _) in topics.kinds.items() if has(recording, topic)}
-    if not {topics.twist, topics.opening} <= kinds.keys():
-        for topic in (topics.twist, topics.opening):
-            kinds.pop(topic, None)
-        if has(recording, topics.action):
-            kinds[topics.action] = "action"
+    demonstrated = {"recorded/twist": topics.twist, "recorded/gripper": topics.opening}
+    missing = [name for name, topic in demonstrated.items() if topic not in kinds]
+    if len(missing) == 1:
+        (there,) = demonstrated.keys() - missing
+        raise BagError(
+            recording.path,
+            f"{demonstrated[there]} has messages and {demonstrated[missing[0]]} has none; what was "
+            f"done is told by both. Name the other by --remap {missing[0]}:=TOPIC, or leave out "
+            f"what is there by --remap {there}:=none; its topics are: {_there(recording)}",
+        )
+    if missing and has(recording, topics.action):
+        kinds[topics.action] = "action"
     return kinds
 
 

@@ -220,6 +220,29 @@ def test_what_a_demonstrator_did_goes_before_what_the_policy_commanded(tmp_path,
         np.testing.assert_allclose(episode.actions[:, [0, 6]], [[0.5, 1.0]] * 4)
 
 
+@pytest.mark.parametrize("there, missing", [
+    ("recorded/twist", "recorded/gripper"), ("recorded/gripper", "recorded/twist"),
+])
+def test_half_of_what_a_demonstrator_did_is_refused_and_no_policy_stands_for_it(
+    tmp_path, there, missing
+):
+    with RobotBag(tmp_path / "bag") as bag:
+        bag.instruction(START_NS - SECOND, "go")
+        for frame in range(6):
+            stamp_ns = START_NS + frame * 50_000_000
+            if there == "recorded/twist":
+                bag.twist(stamp_ns, [0.08] * 6)
+            else:
+                bag.opening(stamp_ns, 0.0)
+            bag.picture(STATIC, stamp_ns, frame)
+            bag.picture(GRIPPER, stamp_ns, frame)
+            add_action(bag, stamp_ns, 0.5, commanded=True)
+    with pytest.raises(BagError, match=f"/{there} has .*/{missing} has none.*--remap {missing}:="):
+        read(tmp_path / "bag")
+    (episode,) = read(tmp_path / "bag", names=Names([f"{there}:=none"]))
+    np.testing.assert_allclose(episode.actions[:, 0], [0.5] * 6)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_frames_are_the_steps_of_a_replay(tmp_path, seed):
     bag = tmp_path / "bag"
