@@ -110,7 +110,7 @@ def write_lerobot(
     pq.write_table(pa.Table.from_pylist(rows), file)
     tasks = pa.table({"task_index": [0, 1], "__index_level_0__": ["open it", "close it"]})
     pq.write_table(tasks, _made(folder / "meta/tasks.parquet"))
-    write_info(folder, fps, videos)
+    write_info(folder, fps, videos, total_episodes=len(lengths))
     stats = {"action": {"min": [-1.0] * 6 + [0.0], "max": [1.0] * 7}}
     (folder / "meta/stats.json").write_text(json.dumps(stats))
     return held

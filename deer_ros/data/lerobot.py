@@ -28,11 +28,17 @@ from deer_ros.data.lerobot_info import (
     read_info,
 )
 from deer_ros.data.lerobot_keys import LeRobotKeys
+from deer_ros.data.lerobot_tables import (
+    LATEST_S,
+    check_numbers,
+    check_row,
+    read_rows,
+    read_table,
+    read_tasks,
+    told_once,
+    why_not_whole,
+)
 from deer_ros.data.units import ActionUnits, from_twist, to_twist
-
-_LATEST_S = 4e9
-"""Later than now in Unix time; fits 64 bits in nanoseconds and in the ticks of a video."""
-_NEEDED = ("data/chunk_index", "data/file_index", "dataset_from_index", "dataset_to_index")
 
 
 @dataclass(frozen=True)
@@ -79,7 +85,6 @@ class _Dataset:
         self, folder: Path, keys: LeRobotKeys, action: ActionUnits, instruction: str,
         resize: Resize | None,
     ) -> None:
-        self._parquet = _module("pyarrow.parquet")
         self._folder, self._keys, self._units = folder, keys, action
         self._instruction, self._resize = instruction, resize
         self._info = read_info(folder / INFO)
@@ -92,18 +97,24 @@ class _Dataset:
             )
         check_pose(self._features[keys.action], keys, folder)
         self._threshold = find_threshold(folder, keys)
-        self._tasks = self._read_tasks()
-        self._rows = self._read_episodes()
+        self._tasks = read_tasks(folder)
+        videos = [key for key in self._cameras if self._features[key]["dtype"] == "video"]
+        self._rows = read_rows(folder, videos)
         self._file: tuple[Path, Any] | None = None
 
     def episodes(self, on_bad: Callable[[ValueError], None] | None) -> Iterator[Episode]:
-        for row in self._rows:
+        refuse = on_bad or _raise
+        lacks = why_not_whole(self._folder, self._rows, self._info.get("total_episodes"))
+        if lacks:
+            refuse(ValueError(lacks))
+        for row in told_once(self._rows):
+            if isinstance(row, ValueError):
+                refuse(row)
+                continue
             try:
                 yield from self._episodes_of(row)
             except ValueError as error:
-                if on_bad is None:
-                    raise
-                on_bad(error)
+                refuse(error)
 
     def _path(self, template: str, **values: object) -> Path:
         try:
@@ -114,46 +125,11 @@ class _Dataset:
                 "no file."
             ) from error
 
-    def _read_tasks(self) -> dict[int, Any]:
-        """By number: the texts, and what is none, which no episode accepts."""
-        file = self._folder / "meta" / "tasks.parquet"
-        table = self._table(file).to_pydict()
-        # The text is the index of a pandas table, whose column has one of several names.
-        texts = [values for name, values in table.items() if name != "task_index"]
-        if "task_index" not in table or len(texts) != 1:
-            raise ValueError(f"{file} has the columns {', '.join(table)}; a text and task_index "
-                             "are needed.")
-        stripped = (text.strip() if isinstance(text, str) else text for text in texts[0])
-        return dict(zip(table["task_index"], stripped))
-
-    def _read_episodes(self) -> list[dict[str, Any]]:
-        folder = self._folder / "meta" / "episodes"
-        files = sorted(folder.glob("chunk-*/file-*.parquet"))
-        if not files:
-            raise ValueError(f"{folder} has no chunk-000/file-000.parquet.")
-        columns = ["episode_index", *_NEEDED]
-        for key in self._cameras:
-            if self._features[key]["dtype"] == "video":
-                columns += [f"videos/{key}/{name}" for name in
-                            ("chunk_index", "file_index", "from_timestamp")]
-        rows: list[dict[str, Any]] = []
-        for file in files:
-            table = self._table(file)
-            missing = [name for name in columns if name not in table.column_names]
-            if missing:
-                raise ValueError(f"{file} lacks the column {missing[0]}.")
-            rows += table.select(columns).to_pylist()
-        for name, value in (item for row in rows for item in row.items()):
-            if not (_is_time(value) if name.endswith("timestamp") else isinstance(value, int)):
-                raise ValueError(
-                    f"{folder}: {name} of an episode is {value!r}, by which nothing can be found."
-                )
-        return sorted(rows, key=lambda row: row["episode_index"])
-
     def _episodes_of(self, row: dict[str, Any]) -> Iterator[Episode]:
-        number = row["episode_index"]
-        source = f"{self._folder}#{number}"
+        check_row(row)
+        source = f"{self._folder}#{row['episode_index']}"
         frames = self._frames_of(row, source)
+        check_numbers("task_index", frames["task_index"], f"episode {source}")
         seconds = _seconds(frames["timestamp"], source)
         pictures = [self._pictures(key, row, frames, seconds, source) for key in self._cameras]
         start = 0
@@ -177,7 +153,7 @@ class _Dataset:
             "data_path", chunk_index=row["data/chunk_index"], file_index=row["data/file_index"]
         )
         if self._file is None or self._file[0] != file:
-            self._file = file, self._table(file)
+            self._file = file, read_table(file)
         table = self._file[1]
         wanted = ["index", "timestamp", "task_index", self._keys.action]
         wanted += [key for key in (self._keys.state,) if key in self._features]
@@ -255,29 +231,20 @@ class _Dataset:
         key = self._keys.state
         if key not in frames:
             return {}
-        values = _array(frames[key], key, source).astype(np.float32)[part]
+        held = frames[key]
+        if not isinstance(held[0], list):  # as LeRobot keeps a state of one value
+            held = [[value] for value in held]
+        hint = "; --lerobot state=none leaves them out"
+        values = _array(held, key, source, hint=hint).astype(np.float32)[part]
         names = flat_names(self._features[key].get("names"))
         fits = len(names) == values.shape[1]
         return {"proprioception": values, "proprioception_names": names if fits else ()}
-
-    def _table(self, file: Path) -> Any:
-        try:
-            return self._parquet.read_table(file)
-        except FileNotFoundError as error:
-            raise ValueError(f"{file} is missing.") from error
-        except Exception as error:  # pyarrow's own, of several kinds
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ValueError(f"{file} cannot be read: {reason}.") from error
-
-
-def _is_time(value: object) -> bool:
-    return isinstance(value, (int, float)) and abs(value) <= _LATEST_S
 
 
 def _seconds(timestamps: list, source: str) -> np.ndarray:
     """float64 (T,)."""
     seconds = _array(timestamps, "timestamp", source, dimensions=1)
-    wrong = ~(np.abs(seconds) <= _LATEST_S)  # NaN as well
+    wrong = ~(np.abs(seconds) <= LATEST_S)  # NaN as well
     if wrong.any():
         frame = int(wrong.argmax())
         raise ValueError(
@@ -298,23 +265,17 @@ def _picture(held: Any, where: str) -> np.ndarray:
         raise ValueError(f"{where}: {error}") from error
 
 
-def _array(values: list, key: str, source: str, dimensions: int = 2) -> np.ndarray:
+def _array(
+    values: list, key: str, source: str, dimensions: int = 2, hint: str = ""
+) -> np.ndarray:
     try:
         values = np.array(values, np.float64)
     except (ValueError, TypeError) as error:
-        raise ValueError(f"episode {source}: its {key} are no numbers") from error
+        raise ValueError(f"episode {source}: its {key} are no numbers{hint}") from error
     if values.ndim != dimensions:
-        raise ValueError(f"episode {source}: its {key} are of shape {values.shape}")
+        raise ValueError(f"episode {source}: its {key} are of shape {values.shape}{hint}")
     return values
 
 
-def _module(name: str) -> Any:
-    from importlib import import_module
-
-    try:
-        return import_module(name)
-    except ModuleNotFoundError as error:
-        raise ValueError(
-            f"LeRobot datasets are read with the Python module {name.split('.')[0]}, which is not "
-            "installed: pip install -r requirements/lerobot.txt."
-        ) from error
+def _raise(error: ValueError) -> None:
+    raise error

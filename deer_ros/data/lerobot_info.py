@@ -102,7 +102,12 @@ def find_threshold(folder: Path, keys: LeRobotKeys) -> float:
 
 
 def flat_names(names: Any) -> tuple[str, ...]:
-    """Names of a feature's values, which some datasets keep in a list of a dictionary."""
+    """Names of a feature's values: a list, lists in a dictionary one after the other, or a
+    dictionary of each name's place."""
     if isinstance(names, dict):
-        names = next(iter(names.values()), ())
+        held = list(names.values())
+        if all(isinstance(place, int) for place in held):
+            names = sorted(names, key=names.get)
+        else:
+            names = [name for part in held if isinstance(part, (list, tuple)) for name in part]
     return tuple(map(str, names)) if isinstance(names, (list, tuple)) else ()

@@ -11,6 +11,7 @@ from datasets import CAMERAS, SIZES, write_info, write_lerobot
 from episodes import Units
 
 from deer_ros.data.bag_inputs import BagInputs
+from deer_ros.data.lerobot_info import flat_names
 from deer_ros.data.lerobot_keys import LeRobotKeys
 from deer_ros.data.readers import read_all_episodes
 
@@ -142,14 +143,6 @@ SPOILS = {
     "joints": (
         lambda f: write_info(f, features={**FEATURES, "action": {"names": JOINTS}}),
         "action has a value named 'joint_1'.* by pose="),
-    "place as text": (
-        lambda f: rewrite(f, "meta/episodes/*/*", lambda t: t.update(
-            dataset_from_index=[str(place) for place in t["dataset_from_index"]])),
-        "dataset_from_index of an episode is '0'"),
-    "time of a video": (
-        lambda f: rewrite(f, "meta/episodes/*/*", lambda t: t[
-            f"videos/{CAMERAS[0]}/from_timestamp"].__setitem__(0, 1e18)),
-        "from_timestamp of an episode is 1e[+]18"),
     "no cameras": (
         lambda f: write_info(f, features={"action": {"dtype": "float32"}}),
         "static camera is not to be told from its name; the cameras are none"),
@@ -170,6 +163,17 @@ SPOILS = {
         lambda f: (f / "meta/stats.json").unlink(), "name what separates closed from open"),
     "no numbers in the statistics": (
         lambda f: write_range(f, np.nan, np.nan), "lies between nan and nan.*gripper_threshold=X"),
+    "tasks without numbers": (
+        lambda f: rewrite(f, "meta/tasks.parquet", lambda t: t.update(task_index=[[0], [1]])),
+        r"tasks.parquet: task_index is \[0\]; it must be a whole number"),
+    "places of joints": (
+        lambda f: write_info(f, features={**FEATURES, "action": {
+            "names": {"gripper": 6, **{f"joint_{number}": number for number in range(6)}}}}),
+        "action has a value named 'joint_0'.* by pose="),
+    "joints in parts": (
+        lambda f: write_info(f, features={**FEATURES, "action": {
+            "names": {"hand": ["x", "y"], "arm": [f"joint_{n}" for n in range(5)]}}}),
+        "action has a value named 'joint_0'.* by pose="),
     "a gripper that never moved": (
         lambda f: write_range(f, 1.0, 1.0), "lies between 1.0 and 1.0.*gripper_threshold=X"),
 }  # fmt: skip
@@ -191,7 +195,22 @@ def rewrite_tasks(folder, texts):
     rewrite(folder, "data/*/file-001.parquet", lambda t: t.update(task_index=[2] * 9))
 
 
+def of_episode(name, episode, value):
+    """What meta/episodes says of one."""
+    return lambda f: rewrite(f, "meta/episodes/*/*", lambda t: t[name].__setitem__(episode, value))
+
+
 BAD_EPISODES = {
+    "no place": (
+        of_episode("data/chunk_index", 1, None),
+        "000.parquet: data/chunk_index of episode 1 is None, by which nothing can be found"),
+    "time of a video": (
+        of_episode(f"videos/{CAMERAS[0]}/from_timestamp", 0, 1e18),
+        "from_timestamp of episode 0 is 1e[+]18"),
+    "tasks in a list": (
+        lambda f: rewrite(f, "data/*/file-001.parquet", lambda t: t.update(
+            task_index=[[0]] * 9)),
+        r"#2: task_index is \[0\]; it must be a whole number"),
     "no data": (
         lambda f: (f / "data/chunk-000/file-001.parquet").unlink(), "001.parquet is missing"),
     "no video": (
@@ -256,6 +275,63 @@ def test_a_bad_episode_is_named_or_left_out(tmp_path, kind):
     heard = []
     kept = 0 if kind == "a wrong path" else 2
     assert len(episodes(tmp_path, on_bad=heard.append)) == kept and len(heard) == 3 - kept
+
+
+def test_episodes_that_the_tables_lost_are_named(tmp_path):
+    write_lerobot(tmp_path, LENGTHS)
+    rewrite(tmp_path, "meta/episodes/*/*", lambda t: [column.pop(1) for column in t.values()])
+    with pytest.raises(ValueError, match="meta/episodes lacks episode 1, .*json tells of 3 epi"):
+        episodes(tmp_path)
+    heard = []
+    assert len(episodes(tmp_path, on_bad=heard.append)) == 2 and len(heard) == 1
+
+
+def test_episodes_of_elsewhere_among_the_tables_are_named(tmp_path):
+    write_lerobot(tmp_path, LENGTHS)
+    write_info(tmp_path, total_episodes=2)
+    with pytest.raises(ValueError, match="meta/episodes has episode 2 too many, and meta/info"):
+        episodes(tmp_path)
+
+
+def test_an_episode_that_the_tables_tell_twice_of_is_refused(tmp_path):
+    write_lerobot(tmp_path, LENGTHS)
+    file = tmp_path / "meta/episodes/chunk-000/file-000.parquet"
+    (file.parent / "file-001.parquet").write_bytes(file.read_bytes())
+    with pytest.raises(ValueError, match="000.parquet and .*001.parquet: episode 0 has 2 rows"):
+        episodes(tmp_path)
+    rewrite(tmp_path, "meta/episodes/*/*1.parquet", lambda t: [
+        column.__delitem__(slice(1, None)) for column in t.values()])
+    heard = []
+    assert len(episodes(tmp_path, on_bad=heard.append)) == 2 and len(heard) == 1
+
+
+def test_places_that_are_texts_find_no_episode(tmp_path):
+    write_lerobot(tmp_path, LENGTHS)
+    rewrite(tmp_path, "meta/episodes/*/*", lambda t: t.update(
+        dataset_from_index=[str(place) for place in t["dataset_from_index"]]))
+    with pytest.raises(ValueError, match="dataset_from_index of episode 0 is '0'"):
+        episodes(tmp_path)
+
+
+def test_a_state_of_one_value_is_read_and_one_that_is_no_table_says_how_to_leave_it_out(tmp_path):
+    write_lerobot(tmp_path, LENGTHS)
+    data = "data/*/file-001.parquet"
+    rewrite(tmp_path, data, lambda t: t.update({"observation.state": [0.5] * 9}))
+    last = episodes(tmp_path)[-1]
+    np.testing.assert_array_equal(last.proprioception, np.full((9, 1), 0.5, np.float32))
+    assert last.proprioception_names == ()
+    rewrite(tmp_path, data, lambda t: t.update({"observation.state": [[[0.5], [1.0]]] * 9}))
+    with pytest.raises(ValueError, match=r"shape \(9, 2, 1\); --lerobot state=none leaves"):
+        episodes(tmp_path)
+    assert len(episodes(tmp_path, state="none")) == 3
+
+
+@pytest.mark.parametrize(("names", "flat"), [
+    (["x", "y"], ("x", "y")), ({"motors": ["x", "y"]}, ("x", "y")), ({"y": 1, "x": 0}, ("x", "y")),
+    ({"arm": ["x"], "hand": ["y"]}, ("x", "y")), (None, ()), ({}, ()), ({"x": None}, ()),
+])
+def test_names_of_values_are_read_in_whatever_form(names, flat):
+    assert flat_names(names) == flat
 
 
 @pytest.mark.parametrize(("spoil", "said"), [
