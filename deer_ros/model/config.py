@@ -22,6 +22,7 @@ LEARNED = "learned"
 COMPARING = ("l2", "mean", "max", "cosine")
 """The metrics that compare the poses of two successive exits."""
 METRICS = (*COMPARING, LEARNED)
+TRAINED_IN = ("simulation", "robot")
 CAMERAS = 2
 # A robot that moves for longer on one look is out of control.
 MOST_EXECUTIONS = 1000
@@ -186,9 +187,9 @@ class DeerConfig:
     model_type: str = "deer"
 
     def __post_init__(self) -> None:
-        if self.trained_in not in ("simulation", "robot"):
+        if self.trained_in not in TRAINED_IN:
             raise ValueError(
-                f"trained_in is {self.trained_in!r}; allowed are 'simulation' and 'robot'."
+                f"trained_in is {self.trained_in!r}; allowed are {' and '.join(TRAINED_IN)}."
             )
         if self.model_type != "deer":
             raise ValueError(f"model_type is {self.model_type!r}; this package runs 'deer' models.")

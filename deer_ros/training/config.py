@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from deer_ros.model.config import DeerConfig
+from deer_ros.model.config import TRAINED_IN, DeerConfig
 from deer_ros.model.schema import from_dict
 from deer_ros.training.limits import check_numbers
 
@@ -206,12 +206,14 @@ class TrainingConfig:
     """A whole run.
 
     start_from: a model directory to go on training; its own configuration is the model's then, and
-    there is no vision or language phase. holdout: share of the episodes, and sentences, kept aside
+    there is no vision or language phase. trained_in: where the data comes from that such a model goes
+    on with, `simulation` or `robot`; None: it stays as the directory says. holdout: share of the episodes, and sentences, kept aside
     for the validation losses.
     """
 
     model: DeerConfig = field(default_factory=DeerConfig)
     start_from: str | None = None
+    trained_in: str | None = None
     vision: VisionPhase = field(default_factory=VisionPhase)
     language: LanguagePhase = field(default_factory=LanguagePhase)
     policy: PolicyPhase = field(default_factory=PolicyPhase)
@@ -225,6 +227,15 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         check_numbers(self)
+        if self.trained_in not in (None, *TRAINED_IN):
+            raise ValueError(
+                f"trained_in is {self.trained_in!r}; allowed are {' and '.join(TRAINED_IN)}."
+            )
+        if self.trained_in and not self.start_from:
+            raise ValueError(
+                f"trained_in is {self.trained_in!r}, and there is no start_from; of a new model, "
+                "set model.trained_in."
+            )
         if self.policy.gates is not None and self.start_from:
             raise ValueError(
                 f"policy.gates is {self.policy.gates}; a model that is started from brings its own "

@@ -73,7 +73,9 @@ class TrainingRun:
             kwargs_handlers=[InitProcessGroupKwargs(timeout=LONGEST_WAIT)]
         )
         folder.mkdir(parents=True, exist_ok=True)
-        start = None if config.start_from is None else model_from(config.start_from)
+        start = None
+        if config.start_from is not None:
+            start = model_from(config.start_from, config.trained_in)
         model_config = config.model if start is None else start.model.config
         config.check_batches(model_config, self.accelerator.num_processes)
         evaluations = Evaluations(config.evaluation, model_config.exit_layers, folder, evaluate)

@@ -58,12 +58,16 @@ def new_model(
     return Start(model, preprocessor, PromptEncoder(tokenizer, prompt), pretrained=False)
 
 
-def model_from(folder: str) -> Start:
-    """All of a model directory, in float32, without thresholds. Raises as `load_model`."""
+def model_from(folder: str, trained_in: str | None = None) -> Start:
+    """All of a model directory, in float32, without thresholds. Raises as `load_model`.
+
+    trained_in: where what it learns now comes from; None: as it was.
+    """
     loaded = load_model(folder, dtype=torch.float32)
     # They were solved for these weights, which are about to change.
     config = loaded.model.config
-    loaded.model.config = config.replace(exits=replace(config.exits, thresholds=None))
+    loaded.model.config = config.replace(
+        exits=replace(config.exits, thresholds=None), trained_in=trained_in or config.trained_in)
     return Start(loaded.model, loaded.preprocessor, loaded.prompts, pretrained=True)
 
 

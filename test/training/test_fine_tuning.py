@@ -99,6 +99,27 @@ def test_thresholds_that_were_solved_for_other_weights_are_left_behind(official,
     assert after == config.replace(exits=dataclasses.replace(exits, thresholds=None))
 
 
+def test_a_model_may_move_a_robot_once_it_has_learned_from_one(tmp_path):
+    start = write_tiny_model(tmp_path / "model")
+    trained_in = [
+        TrainingRun(
+            TrainingConfig(start_from=str(start), trained_in=said),
+            made_up_episodes(4, instructions=("open", "push")), tmp_path / f"{said}", Recorder(),
+        ).start.model.config.trained_in
+        for said in (None, "robot")
+    ]  # fmt: skip
+    assert trained_in == ["simulation", "robot"]
+
+
+@pytest.mark.parametrize("values, complaint", [
+    ({"start_from": "m", "trained_in": "reality"}, "'reality'; allowed are simulation and robot"),
+    ({"trained_in": "robot"}, "there is no start_from; of a new model, set model.trained_in"),
+])
+def test_where_it_was_trained_is_said_of_what_it_goes_on_with(values, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        TrainingConfig(**values)
+
+
 def test_words_that_the_model_takes_for_the_same_are_named(tmp_path):
     start = write_tiny_model(tmp_path / "model")
     said = ("open the Fridge", "open the drawer")
