@@ -19,6 +19,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import NoReturn
 
+# Which extra of setup.py brings what a command may lack.
+EXTRAS = {
+    "accelerate": "train", "tensorboardX": "train", "optuna": "search", "scipy": "search",
+    "gymnasium": "sim", "metaworld": "sim", "mujoco": "sim",
+}  # fmt: skip
 USAGE_ERROR = 2
 INTERRUPTED = 130
 
@@ -34,11 +39,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         with _termination_interrupts():
             return command.run(arguments)
     except ModuleNotFoundError as error:
-        return _fail(asked, f"the Python module {error.name} is not installed.")
+        return _fail(asked, _missing(error.name or str(error)))
     except (ValueError, OSError) as error:
         return _fail(asked, str(error))
     except KeyboardInterrupt:
         return INTERRUPTED
+
+
+def _missing(module: str) -> str:
+    extra = EXTRAS.get(module.split(".")[0])
+    remedy = f" It comes with `pip install '.[{extra}]'` in this package's folder." if extra else ""
+    return f"the Python module {module} is not installed.{remedy}"
 
 
 @contextmanager

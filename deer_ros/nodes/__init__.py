@@ -54,6 +54,7 @@ def _missing(error: ImportError) -> str:
     if isinstance(error, ModuleNotFoundError):
         return (
             f"the Python module {error.name} is not installed. Run make setup, or, on a ROS 2 "
-            f"installation, pip install -r requirements/ros-installation.txt."
+            "installation, activate the virtual environment that has "
+            "requirements/ros-installation.txt; README.md says how to make one."
         )
     return f"a module could not be loaded: {error}"

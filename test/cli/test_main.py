@@ -66,7 +66,9 @@ def test_the_exit_code_is_the_command_s(command):
     [
         (ValueError("The exit 7 is not among 2, 4, 6."), "The exit 7 is not among 2, 4, 6."),
         (FileNotFoundError(2, "No such file or directory", "x"), "x"),
-        (ModuleNotFoundError("no", name="metaworld"), "module metaworld is not installed"),
+        (ModuleNotFoundError("no", name="metaworld"), "module metaworld is not installed. It comes "
+         "with `pip install '.[sim]'`"),
+        (ModuleNotFoundError("no", name="rosbags"), "module rosbags is not installed."),
     ],
 )
 def test_what_a_command_cannot_do_is_one_line_and_exit_code_2(error, sentence, command, capsys):
