@@ -12,6 +12,7 @@ from deer_ros.evaluation.rollouts import Rollout
 from deer_ros.evaluation.statistics import (
     Interval,
     above_line,
+    costs_per_step,
     discordant,
     mcnemar,
     mean_success,
@@ -162,21 +163,23 @@ def line_of(
 ) -> Line | None:
     """The two neighbouring fixed exits whose mean costs embrace that of `ours`, and what is above.
 
-    None where there are no such two.
+    Costs are those of the scenes that all three have: an evaluation that was stopped has others of
+    every setting. None where there are no such two.
     """
-    cost = mean_per_step(list(ours.values()), _cost(scope))
-    costs = sorted(
+    order = sorted(
         (mean_per_step(list(side.values()), _cost(scope)), name) for name, side in fixed.items()
     )
-    for (low, cheaper), (high, dearer) in zip(costs, costs[1:]):
+    for (_, cheaper), (_, dearer) in zip(order, order[1:]):
+        sides = (ours, fixed[cheaper], fixed[dearer])
+        strata = [
+            np.array([[x for side in sides for x in _row(side[k], scope)] for k in group])
+            for group in _common(*sides)
+        ]
+        if not strata:
+            continue
+        cost, low, high = costs_per_step(strata)
         if low <= cost <= high and low < high:
-            keys = _common(ours, fixed[cheaper], fixed[dearer])
-            sides = (ours, fixed[cheaper], fixed[dearer])
-            strata = [
-                np.array([[x for side in sides for x in _row(side[k], scope)] for k in group])
-                for group in keys
-            ]
-            return Line(scope, cheaper, dearer, above_line(strata)) if strata else None
+            return Line(scope, cheaper, dearer, above_line(strata))
     return None
 
 

@@ -158,12 +158,21 @@ def above_line(
         line = success[..., 1] + share * (success[..., 2] - success[..., 1])
         return success[..., 0] - line
 
-    _check_strata(strata)
-    totals = np.sum([np.sum(rows, axis=0) for rows in strata], axis=0)
-    if not totals[7] * totals[5] > totals[4] * totals[8]:
+    _, cheaper, dearer = costs_per_step(strata)
+    if not cheaper < dearer:
         raise ValueError("the line needs two fixed exits of which the second costs more a step.")
     found = bootstrap(strata, figure, confidence, resamples, seed)
     return _unseen(found, sum(map(len, strata)), confidence)
+
+
+def costs_per_step(strata: Sequence[np.ndarray]) -> tuple[float, float, float]:
+    """What a step costs in the strata of `above_line`: the setting's, and both exits'.
+
+    Every task counts as much as any other, as in `above_line`.
+    """
+    _check_strata(strata)
+    means = np.mean([np.mean(rows, axis=0) for rows in strata], axis=0)
+    return tuple((means[1::3] / means[2::3]).tolist())
 
 
 def _unseen(found: Interval, count: int, confidence: float) -> Interval:

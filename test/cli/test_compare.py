@@ -87,6 +87,35 @@ def test_an_evaluation_that_was_stopped_is_compared_as_far_as_it_went(results, t
     assert cells[TASK] == 4 and cells[OTHER] == 1
 
 
+def with_costs(results, file, cost):
+    """The file of results with other costs; cost: of an episode's line, None takes it away."""
+    kept = []
+    for line in lines(results):
+        if line["kind"] == "episode":
+            line["mean_llm_gflops"] = line["mean_step_gflops"] = cost(line)
+        if line.get("mean_llm_gflops", 0) is not None:
+            kept.append(json.dumps(line) + "\n")
+    file.write_text("".join(kept))
+    return file
+
+
+@pytest.mark.parametrize(("in_first", "in_other"), [
+    # On what all three have, the exit that costs less in the mean costs more.
+    ({"own thresholds": 5.5, "exit 2": 9, "exit 4": 6}, {"exit 2": 1}),
+    # There the setting costs less than either exit, though in the mean of all its scenes more.
+    ({"own thresholds": 1, "exit 2": 2, "exit 4": 4}, {"own thresholds": 5}),
+])
+def test_no_line_is_drawn_through_exits_that_do_not_embrace_the_cost_on_common_scenes(
+    results, tmp_path, capsys, in_first, in_other
+):
+    costs = {TASK: {"full depth": 20, **in_first}, OTHER: {"full depth": 20, **in_other}}
+    file = with_costs(results, tmp_path / "stopped.jsonl",
+                      lambda line: costs[line["task"]].get(line["setting"]))
+    assert main(["compare", str(file), "--settings", "own thresholds", "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)["comparisons"]
+    assert all("exit 2" not in (line["cheaper"], line["dearer"]) for line in found["lines"])
+
+
 def test_two_models_are_compared_on_the_scenes_that_both_were_run_in(results, tmp_path, capsys):
     always = {name: lambda line: True for name in ("own thresholds", "exit 2", "exit 4")}
     first = with_outcomes(results, tmp_path / "a.jsonl", {**always, "full depth": lambda line: 1})
