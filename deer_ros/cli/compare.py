@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,15 +42,8 @@ def run(arguments: argparse.Namespace) -> int:
     _check_alike(results, other)
     ours, theirs = (_outcomes(file, r) for file, r in
                     ((arguments.results, results), (other_file, other)))
-    against, named = None, []
-    if arguments.against or arguments.settings or arguments.against_file or len(ours) > 1:
-        against = arguments.against or _deepest(other, other_file)
-        _check_named([against], theirs, other_file)
-        named = arguments.settings or [s for s in ours if arguments.against_file or s != against]
-        _check_named(named, ours, arguments.results)
-    layers = {
-        name: definition.get("exit_layer") for name, definition in results.definitions.items()
-    }
+    against, named = _choose(arguments, ours, theirs, _layers(other))
+    layers = _layers(results)
     fixed = {name: episodes for name, episodes in ours.items() if layers.get(name) is not None}
     summaries = [
         summarise(name, list(episodes.values()), layers.get(name))
@@ -75,19 +69,53 @@ def _outcomes(file: Path, results: Results) -> Outcomes:
 
     try:
         found = by_setting([Rollout.from_json(values) for values in results.episodes])
-    except (TypeError, KeyError, AttributeError) as error:
+    except (TypeError, KeyError, AttributeError, ValueError) as error:
         raise ValueError(f"{file} has no episodes of single tasks ({error}).") from error
     if not found:
         raise ValueError(f"{file} has no episodes yet.")
     return found
 
 
-def _deepest(results: Results, file: Path) -> str:
-    """The fixed exit that goes deepest."""
-    layers = {name: d.get("exit_layer") or 0 for name, d in results.definitions.items()}
-    if not any(layers.values()):
-        raise ValueError(f"{file} has no fixed exit to compare with; name a setting by --against.")
-    return max(layers, key=lambda name: layers[name])
+def _layers(results: Results) -> dict[str, int | None]:
+    """Of every setting the layer that it stays at; None where it is no fixed exit."""
+    return {name: d.get("exit_layer") for name, d in results.definitions.items()}
+
+
+def _choose(
+    arguments: argparse.Namespace, ours: Outcomes, theirs: Outcomes, layers: dict[str, int | None]
+) -> tuple[str | None, list[str]]:
+    """What is compared to, and what with it. layers: of `theirs`, as `_layers`.
+
+    What was asked for must be there; of the rest, as a stopped evaluation leaves it, what can be
+    compared is, and what cannot is said.
+    """
+    other_file = arguments.against_file or arguments.results
+    asked = arguments.against or arguments.settings or arguments.against_file
+    if not asked and len(ours) == 1:
+        return None, []
+    deepest = max((name for name in theirs if layers.get(name)), key=layers.get, default=None)
+    against = arguments.against or deepest
+    if against is None:
+        lacks = f"{other_file} has no fixed exit to compare with; name a setting by --against."
+        if asked:
+            raise ValueError(lacks)
+        _say(lacks)
+        return None, []
+    _check_named([against], theirs, other_file)
+    if arguments.settings:
+        _check_named(arguments.settings, ours, arguments.results)
+        return against, arguments.settings
+    named = [name for name in ours if arguments.against_file or name != against]
+    apart = [name for name in named if ours[name].keys().isdisjoint(theirs[against])]
+    if apart and apart == named and asked:
+        return against, named  # for `compare` to refuse
+    if apart:
+        _say(f"{', '.join(apart)} and {against!r} have no task and seed in common yet.")
+    return against, [name for name in named if name not in apart]
+
+
+def _say(sentence: str) -> None:
+    print(f"deer compare: {sentence}", file=sys.stderr)
 
 
 def _check_alike(ours: Results, theirs: Results) -> None:

@@ -82,7 +82,7 @@ class ChainResult:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> ChainResult:
-        """What `asdict` and JSON made of one. TypeError or KeyError where it is none."""
+        """What `asdict` and JSON made of one; raises as `Episode.from_json` where it is none."""
         episodes = tuple(Episode.from_json(episode) for episode in values["episodes"])
         return cls(**{**values, "tasks": tuple(values["tasks"]), "episodes": episodes})
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,6 +12,9 @@ import numpy as np
 from deer_ros.budget.budget import Budget
 from deer_ros.observation import Observation
 from deer_ros.policy import DeerPolicy
+
+
+_JSON_TYPES = {"bool": int, "int": int, "float": (int, float), "str": str}
 
 
 class Environment(Protocol):
@@ -87,7 +90,12 @@ class Episode:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Episode:
-        """What `asdict` and JSON made of one. TypeError or KeyError where it is none."""
+        """What `asdict` and JSON made of one. TypeError, KeyError, AttributeError or ValueError
+        where it is none."""
+        for kept in fields(cls):
+            value = values.get(kept.name)
+            if kept.type in _JSON_TYPES and not isinstance(value, _JSON_TYPES[kept.type]):
+                raise TypeError(f"its {kept.name} is {value!r}")
         exits = {int(layer): steps for layer, steps in values["exits"].items()}
         return cls(**{**values, "exits": exits})
 

@@ -34,17 +34,22 @@ def read_results(file: str | Path) -> Results:
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{file} is no file of `deer evaluate --out`: {error}.") from error
     kinds = [line.get("kind") if isinstance(line, dict) else None for line in lines]
-    if kinds[:1] != ["evaluation"] or not set(kinds[1:]) <= {"setting", "episode"}:
+    if kinds[:1] != ["evaluation"] or not set(map(str, kinds[1:])) <= {"setting", "episode"}:
         raise ValueError(f"{file} is no file of `deer evaluate --out`.")
     bare = [{key: value for key, value in line.items() if key != "kind"} for line in lines]
+    settings = [line for kind, line in zip(kinds, bare) if kind == "setting"]
+    for line in settings:
+        name, definition = line.get("setting"), line.get("definition")
+        if not (isinstance(name, str) and isinstance(definition, dict)):
+            raise ValueError(
+                f"{file} is damaged: the setting {name!r} is {definition!r}; it must be a name "
+                "and its definition."
+            )
     return Results(
         about=bare[0],
-        definitions={
-            line["setting"]: line["definition"]
-            for kind, line in zip(kinds, bare) if kind == "setting"
-        },
+        definitions={line["setting"]: line["definition"] for line in settings},
         episodes=[line for kind, line in zip(kinds, bare) if kind == "episode"],
-    )  # fmt: skip
+    )
 
 
 class ResultsFile:

@@ -87,6 +87,49 @@ def test_an_evaluation_that_was_stopped_is_compared_as_far_as_it_went(results, t
     assert cells[TASK] == 4 and cells[OTHER] == 1
 
 
+def without(results, file, is_lost):
+    """The file of results without the episodes that are lost."""
+    kept = [line for line in lines(results) if line["kind"] != "episode" or not is_lost(line)]
+    file.write_text("".join(json.dumps(line) + "\n" for line in kept))
+    return str(file)
+
+
+def test_a_stopped_evaluation_is_compared_to_the_deepest_exit_that_was_run(
+    results, tmp_path, capsys
+):
+    stopped = without(results, tmp_path / "a.jsonl", lambda e: e["setting"] == "full depth")
+    assert main(["compare", stopped, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["comparisons"]
+    assert {c["against"] for c in found} == {"exit 4"} and len(found) == 2
+
+
+def test_without_a_fixed_exit_the_summaries_are_told(results, tmp_path, capsys):
+    stopped = write_results(tmp_path / "b.jsonl", ["own thresholds", "exit 2"])
+    kept = without(stopped, tmp_path / "c.jsonl", lambda e: False)
+    renamed = Path(kept).read_text().replace('"exit_layer": 2', '"thresholds": [0.1]')
+    Path(kept).write_text(renamed)
+    assert main(["compare", kept]) == 0
+    captured = capsys.readouterr()
+    assert "own thresholds" in captured.out and "no fixed exit to compare with" in captured.err
+    assert main(["compare", kept, "--settings", "exit 2"]) == 2
+
+
+def test_a_setting_without_a_common_scene_does_not_end_the_comparison_of_others(
+    results, tmp_path, capsys
+):
+    stopped = without(results, tmp_path / "a.jsonl", lambda e: (
+        e["task"] == OTHER if e["setting"] == "exit 2" else
+        e["task"] == TASK if e["setting"] == "full depth" else False))  # fmt: skip
+    assert main(["compare", stopped, "--json"]) == 0
+    captured = capsys.readouterr()
+    found = json.loads(captured.out)
+    assert [c["setting"] for c in found["comparisons"]] == ["own thresholds", "exit 4"]
+    assert len(found["settings"]) == 4
+    assert "exit 2 and 'full depth' have no task and seed in common" in captured.err
+    assert main(["compare", stopped, "--settings", "exit 2"]) == 2
+    assert "no task and seed in common" in capsys.readouterr().err
+
+
 def with_costs(results, file, cost):
     """The file of results with other costs; cost: of an episode's line, None takes it away."""
     kept = []
@@ -141,6 +184,27 @@ def test_what_cannot_be_compared_is_said_in_one_line(results, capsys, arguments,
     assert main(["compare", str(results), *arguments]) == 2
     said = capsys.readouterr().err
     assert complaint in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "complaint"),
+    [
+        ("setting", {"setting": None}, "the setting None is {'thresholds'"),
+        ("setting", {"definition": [1]}, "is damaged: the setting 'own thresholds' is [1]"),
+        ("episode", {"exits": {"two": 3}}, "has no episodes of single tasks (invalid literal"),
+        ("episode", {"exits": [2]}, "has no episodes of single tasks"),
+        ("episode", {"steps": None}, "has no episodes of single tasks (its steps is None)"),
+        ("episode", {"task": ["push"]}, "has no episodes of single tasks (its task is ['push'])"),
+        ("episode", {"kind": ["episode"]}, "is no file of `deer evaluate --out`"),
+    ],
+)
+def test_a_damaged_file_is_named_in_one_line(results, capsys, kind, changes, complaint):
+    damaged = lines(results)
+    next(line for line in damaged if line["kind"] == kind).update(changes)
+    results.write_text("".join(json.dumps(line) + "\n" for line in damaged))
+    assert main(["compare", str(results)]) == 2
+    said = capsys.readouterr().err
+    assert f"{results} " in said and complaint in said and said.count("\n") == 1
 
 
 def test_of_one_setting_its_summary_is_told(tmp_path, capsys):
