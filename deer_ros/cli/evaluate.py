@@ -146,12 +146,13 @@ def _run_tasks(arguments: argparse.Namespace, folder: Path, config: DeerConfig) 
         summarise(name, list(episodes.values()), exits[name])
         for name, episodes in by_setting(found).items()
     ]
-    if arguments.plot is not None:
-        _plot(arguments.plot, summaries, world)
     if arguments.json:
         print(json.dumps([asdict(rollout) for rollout in found]))
     else:
         console().print(success_table(summaries))
+    # Last: where it cannot be written, what was found has been told.
+    if arguments.plot is not None:
+        _plot(arguments.plot, summaries, world)
     return 0
 
 
@@ -233,7 +234,7 @@ def _run_all(
 
     try:
         kept = [] if file is None else [from_json(values) for values in file.episodes]
-    except (TypeError, KeyError, AttributeError) as error:
+    except (TypeError, KeyError, AttributeError, ValueError) as error:
         raise ValueError(f"{file.file} has an episode that is none: {error}.") from error
     found = {result.key: result for result in kept}
     left = [job for job in jobs if job.key not in found]

@@ -248,6 +248,14 @@ def test_the_curve_is_drawn(folder, results, tmp_path, ending):
     assert picture.stat().st_size > 5000
 
 
+def test_what_was_found_is_told_though_the_curve_cannot_be_written(folder, results, capsys):
+    picture = results / "curve.png"  # a file is no folder
+    asked = ("--tasks", f"{TASK},ball-red", "--episodes", "2", "--exits", "2,4")
+    kept = ("--out", str(results), "--plot", str(picture), "--json")
+    assert main(["evaluate", str(folder), *asked, *kept]) != 0
+    assert len(json.loads(capsys.readouterr().out)) == 2 * 2 * 4
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
