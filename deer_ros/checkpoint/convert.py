@@ -23,15 +23,11 @@ from deer_ros.checkpoint.official_config import (
     official_config,
     read_description,
 )
-from deer_ros.checkpoint.official_files import (
-    CLIP_HINT,
-    OfficialFile,
-    official_paths,
-    open_official,
-)
+from deer_ros.checkpoint.official_files import OfficialFile, official_paths, open_official
 from deer_ros.checkpoint.official_names import Dropped, head_mlp_names, live_name, translate
 from deer_ros.checkpoint.official_tokenizer import official_prompts
 from deer_ros.checkpoint.shards import SHARD_BYTES, tensor_bytes, write_shards
+from deer_ros.checkpoint.torch_archive import CLIP_HINT
 from deer_ros.checkpoint.unfinished import unfinished_beside
 from deer_ros.model.config import DeerConfig, ExitConfig
 from deer_ros.model.deer import DeerModel
@@ -274,7 +270,14 @@ class _Plan:
         for survey in self.surveys:
             if survey is not source.survey:
                 survey.file.release()
-        return source.read()
+        tensor = source.read()
+        # A finite sum shows that all of it is, without a mask beside it in memory.
+        if not (tensor.sum().isfinite() or tensor.isfinite().all()):
+            raise ValueError(
+                f"tensor {source.name!r} in {source.survey.file.path} holds NaN or infinity; "
+                "weights must be finite."
+            )
+        return tensor
 
     def _add(self, survey: _Survey, name: str, here: tuple[str, ...]) -> None:
         layer = layer_index(here[0])

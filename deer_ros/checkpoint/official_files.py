@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 import warnings
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from deer_ros.checkpoint.torch_archive import damaged, tensor_records
 from deer_ros.checkpoint.weights import FLOATS, read_header
 
 PICKLES = (".pt", ".pth", ".bin")
@@ -26,10 +26,6 @@ NESTED = ("model_state_dict", "state_dict")
 FOLDER_FILES = (
     "model.safetensors.index.json", "model.safetensors",
     "pytorch_model.bin.index.json", "pytorch_model.bin",
-)
-CLIP_HINT = (
-    "CLIP's weights are taken as a plain file of tensors named visual.* (open_clip) or "
-    "vision_model.* (transformers)"
 )
 DTYPES = FLOATS | {
     "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,
@@ -64,7 +60,8 @@ class OnDisk:
 
 
 class OldPickle:
-    """A file that older versions of PyTorch wrote, which can only be read whole.
+    """A pickle that can only be read whole: older versions of PyTorch wrote it, or it was zipped
+    anew.
 
     It is there from the first time that it is asked for until it is let go of.
     """
@@ -76,7 +73,7 @@ class OldPickle:
     def content(self) -> Any:
         """All of it."""
         if self._content is None:
-            self._content = _unpickled(self.path)
+            self._content = _unpickled(self.path, "cpu")
         return self._content
 
     def release(self) -> None:
@@ -182,21 +179,33 @@ def _from_safetensors(path: Path) -> OfficialFile:
 
 def _from_pickle(path: Path) -> OfficialFile:
     # Only archives, which newer versions of PyTorch write, say where each tensor lies.
-    whole = None if zipfile.is_zipfile(path) else OldPickle(path)
-    content = _unpickled(path) if whole is None else whole.content()
+    records = tensor_records(path)
+    whole = OldPickle(path)
+    content = whole.content() if records is None else _unpickled(path, "meta")
     if not isinstance(content, Mapping):
         raise ValueError(f"{path} holds a {type(content).__name__}; it must hold named tensors.")
     tensors, values = _weights(content)
     for name, tensor in tensors.items():
-        if not isinstance(tensor, Tensor):
-            raise ValueError(
-                f"{path} has {name!r} of type {type(tensor).__name__} among its weights; they "
-                "must be tensors."
-            )
-    if whole is None:
-        return OfficialFile(path, {n: _place(path, t) for n, t in tensors.items()}, values)
+        _check_named_tensor(path, name, tensor)
+    places = None if records is None else _places(path, tensors, records)
+    if places is not None:
+        return OfficialFile(path, places, values)
     found = {n: InOldPickle(whole, n, t.dtype, tuple(t.shape)) for n, t in tensors.items()}
     return OfficialFile(path, found, _without_memory(values), whole)
+
+
+def _check_named_tensor(path: Path, name: Any, tensor: Any) -> None:
+    if not isinstance(name, str):
+        raise ValueError(f"{path} has a tensor named {name!r}; names must be texts.")
+    if not isinstance(tensor, Tensor):
+        raise ValueError(
+            f"{path} has {name!r} of type {type(tensor).__name__} among its weights; they must be "
+            "tensors."
+        )
+    if tensor.layout != torch.strided:
+        raise ValueError(
+            f"tensor {name!r} in {path} is stored as {tensor.layout}; weights must be dense."
+        )
 
 
 def _weights(content: Mapping[str, Any]) -> tuple[Mapping[str, Any], dict[str, Any]]:
@@ -216,42 +225,39 @@ def _without_memory(value: Any) -> Any:
     return [_without_memory(inner) for inner in value] if isinstance(value, list) else value
 
 
-def _place(path: Path, tensor: Tensor) -> OnDisk:
-    start = getattr(tensor.untyped_storage(), "_checkpoint_offset", None)
-    if start is None:
-        raise ValueError(
-            f"PyTorch {torch.__version__} does not say where tensors lie in {path}; 2.11 does."
-        )
-    offset = start + tensor.storage_offset() * tensor.dtype.itemsize
-    return OnDisk(path, tensor.dtype, tuple(tensor.shape), tensor.stride(), offset)
+def _places(
+    path: Path, tensors: Mapping[str, Tensor], records: Mapping[int, int]
+) -> dict[str, OnDisk] | None:
+    """Where each tensor lies; None where that cannot be told.
+
+    PyTorch works out where its own writer would have put a tensor. In an archive that was zipped
+    anew, which it reads right, that is elsewhere: a place counts only where a record of the
+    tensor's size begins.
+    """
+    places = {}
+    for name, tensor in tensors.items():
+        storage = tensor.untyped_storage()
+        start = getattr(storage, "_checkpoint_offset", None)
+        if start is None:
+            raise ValueError(
+                f"PyTorch {torch.__version__} does not say where tensors lie in {path}; 2.11 does."
+            )
+        if records.get(start) != storage.nbytes():
+            return None
+        offset = start + tensor.storage_offset() * tensor.dtype.itemsize
+        places[name] = OnDisk(path, tensor.dtype, tuple(tensor.shape), tensor.stride(), offset)
+    return places
 
 
-def _unpickled(path: Path) -> Any:
-    is_archive = zipfile.is_zipfile(path)
-    if is_archive and _is_torchscript(path):
-        raise ValueError(
-            f"{path} is a TorchScript archive, a program with weights, as OpenAI publishes CLIP; "
-            f"it is not run. {CLIP_HINT}."
-        )
+def _unpickled(path: Path, device: str) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # guesses about what a damaged file may be
-            return torch.load(
-                path, map_location="meta" if is_archive else "cpu", weights_only=True
-            )
+            return torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # broken files raise errors of many kinds
         if wanted := re.search(r"GLOBAL (\S+)", str(error)):
             raise ValueError(
                 f"{path} is a pickle that needs more than tensors and plain values ({wanted[1]}), "
                 "and so could run any program; it is refused. Save its tensors alone."
             ) from error
-        raise ValueError(
-            f"{path} cannot be read as a PyTorch file ({type(error).__name__}); it is damaged, "
-            "incomplete or something else."
-        ) from error
-
-
-def _is_torchscript(path: Path) -> bool:
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
-
+        raise damaged(path, error) from error

@@ -374,6 +374,25 @@ def test_a_checkpoint_that_does_not_fit_is_refused_and_leaves_nothing(tmp_path, 
     assert_nothing_left(tmp_path, "deer.pth", "clip.safetensors")
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_refused_with_their_names(tmp_path, value):
+    def spoil(checkpoint):
+        tensors_of(checkpoint)["module.perceiver.latents"][1, 2] = value
+
+    files = changed_checkpoint(write_files(tmp_path, OFFICIAL), spoil)
+    with pytest.raises(ValueError, match="'module.perceiver.latents' in .*deer.pth holds NaN or"):
+        convert_official(tmp_path / "model", **files)
+    assert_nothing_left(tmp_path, "deer.pth", "clip.safetensors")
+
+
+def test_finite_weights_whose_sum_is_not_are_taken(tmp_path):
+    files = changed_checkpoint(
+        write_files(tmp_path, OFFICIAL),
+        lambda c: tensors_of(c)["module.perceiver.latents"].fill_(3e38),
+    )
+    convert_official(tmp_path / "model", **files)
+
+
 def test_a_wrong_clip_says_what_is_taken(tmp_path):
     files = changed_clip(write_files(tmp_path, OFFICIAL), lambda t: t.update(x=torch.zeros(1)))
     with pytest.raises(ValueError, match=r"not known: x;.*visual\.\* .*vision_model\.\*"):

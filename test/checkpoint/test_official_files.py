@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import struct
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,38 @@ def test_two_names_of_one_tensor_and_of_equal_ones_are_the_same(tmp_path):
     opened = open_official(tmp_path / "f.pt")
     assert opened.same("a", "b") and opened.same("a", "c")
     assert not opened.same("a", "d")
+
+
+def zipped_anew(file: Path, compression: int, by: str = "as they were") -> None:
+    """The records of an archive in a new one, as programs that know nothing of tensors do it."""
+    with zipfile.ZipFile(file) as archive:
+        names = archive.namelist()
+        records = {name: archive.read(name) for name in (sorted(names) if by == "name" else names)}
+    with zipfile.ZipFile(file, "w", compression) as archive:
+        for name, record in records.items():
+            archive.writestr(name, record)
+
+
+@pytest.mark.parametrize("by", ["as they were", "name"])
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+@pytest.mark.parametrize("count", [1, 12])
+def test_an_archive_that_was_zipped_anew_is_read_right(tmp_path, compression, by, count):
+    tensors = {f"t{n}": torch.randn(64, 64) for n in range(count)}
+    torch.save({"state_dict": tensors, "epoch": 3}, tmp_path / "f.pt")
+    zipped_anew(tmp_path / "f.pt", compression, by)
+    opened = open_official(tmp_path / "f.pt")
+    for name, tensor in tensors.items():
+        assert torch.equal(opened.read(name), tensor)
+        assert torch.equal(opened.read(name, 3, 9), tensor[3:9])
+    opened.release()
+    assert torch.equal(opened.read("t0"), tensors["t0"])
+    assert opened.values == {"epoch": 3}
+
+
+def test_of_an_archive_as_pytorch_writes_it_nothing_is_read_whole(tmp_path):
+    tensors = {f"t{n}": torch.randn(n, 3) for n in range(30)}
+    torch.save(tensors, tmp_path / "f.pt")
+    assert open_official(tmp_path / "f.pt").whole is None
 
 
 @pytest.mark.parametrize("key", ["model_state_dict", "state_dict"])
@@ -192,6 +225,29 @@ def test_any_bytes_are_refused_with_a_sentence(tmp_path_factory, junk, suffix):
     file.write_bytes(junk)
     with pytest.raises(ValueError, match="junk"):
         open_official(file)
+
+
+@pytest.mark.parametrize("change", [{7: torch.zeros(2)}, {"a": torch.eye(3).to_sparse()}])
+@pytest.mark.parametrize("new", [True, False])
+def test_what_is_no_dense_tensor_with_a_name_is_refused(tmp_path, change, new):
+    torch.save(change, tmp_path / "f.pt", _use_new_zipfile_serialization=new)
+    with pytest.raises(ValueError, match="names must be texts|weights must be dense"):
+        open_official(tmp_path / "f.pt")
+
+
+def test_an_archive_whose_directory_is_damaged_is_refused(tmp_path):
+    file = tmp_path / "f.pt"
+    torch.save(TENSORS, file)
+    whole = file.read_bytes()
+    entry = whole.index(b"PK\x01\x02")
+    for place in range(entry, len(whole)):
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        try:
+            opened = open_official(file)
+            for name in ("matrix", "half"):
+                assert torch.equal(opened.read(name), TENSORS[name].float())
+        except ValueError as error:
+            assert "f.pt" in str(error)
 
 
 def test_a_safetensors_header_that_lies_about_its_length_is_refused(tmp_path):
