@@ -16,7 +16,8 @@ asked, so that only what is chosen differs; costs are those of the chosen exit.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -33,10 +34,12 @@ from deer_ros.budget.solver import NEVER
 from deer_ros.calibration.features import Features, gather_features
 from deer_ros.calibration.rollout import Rollout, roll_out
 from deer_ros.checkpoint.fingerprint import weights_fingerprint
+from deer_ros.data.episode import Episode
 from deer_ros.data.readers import read_all_episodes
 from deer_ros.evaluation import rollouts
 from deer_ros.evaluation.comparison import by_setting, summarise
 from deer_ros.evaluation.episode import run_episode
+from deer_ros.evaluation.facts import config_fingerprint
 from deer_ros.evaluation.metaworld import world
 from deer_ros.evaluation.processes import run_jobs
 from deer_ros.evaluation.results import ResultsFile
@@ -50,10 +53,13 @@ ACTION, FEATURE, TIME, GATE, CHANCE = "action", "feature", "time", "gate", "chan
 def main() -> None:
     arguments = parse_arguments()
     places = world(arguments.tasks.split(",") if arguments.tasks else [])
-    rules = solve(arguments.model, arguments.demonstrations, arguments.average_gflops)
+    told = hashlib.sha256()
+    rules = solve(arguments.model, arguments.demonstrations, arguments.average_gflops, told)
     file = ResultsFile(arguments.out, {
         "environment": places.name, "max_steps": places.max_steps,
+        "simulator": dict(places.simulator), "demonstrations": told.hexdigest(),
         "weights": weights_fingerprint(arguments.model),
+        "config": config_fingerprint(arguments.model),
     })
     for rule in rules:
         file.define(rule.name, {"average_gflops": arguments.average_gflops})
@@ -104,14 +110,15 @@ class Job:
         return self.rule.name, self.task, self.task, self.seed
 
 
-def solve(model: Path, demonstrations: Path, average_gflops: float) -> list[Rule]:
-    """Every criterion's thresholds, from answers at full depth."""
+def solve(model: Path, demonstrations: Path, average_gflops: float, told) -> list[Rule]:
+    """Every criterion's thresholds, from answers at full depth. told: a hash that hears from which
+    demonstrations."""
     policy = DeerPolicy.from_pretrained(model, device="cpu")
     config, head = policy.config, policy.model.head
     # The layer before the first exit, if any, is what that exit is compared with.
     before = config.exit_layers[0] - 1
     layers = (before,) * (before > 0) + config.exit_layers
-    episodes = read_all_episodes([demonstrations], config.action)
+    episodes = heard(read_all_episodes([demonstrations], config.action), told)
     features = gather_features(policy, episodes, layers)
     never = np.full(len(config.exit_layers), NEVER, np.float32)
     answers = roll_out(head, features, config.exit_layers, never, "l2")
@@ -125,6 +132,15 @@ def solve(model: Path, demonstrations: Path, average_gflops: float) -> list[Rule
         frontier = optimal_frontier(Samples(values, lost(values) if by_success else errors, costs))
         rules.append(Rule(name, frontier, frontier.knob_for(average_gflops)))
     return rules
+
+
+def heard(episodes: Iterable[Episode], told) -> Iterator[Episode]:
+    """The episodes; `told` hears what was said, seen and done in them."""
+    for episode in episodes:
+        told.update(episode.instruction.encode())
+        for values in (episode.stamps_ns, episode.static, episode.gripper, episode.actions):
+            told.update(b"" if values is None else np.ascontiguousarray(values).tobytes())
+        yield episode
 
 
 def values_of(answers: Rollout, features: Features) -> dict[str, np.ndarray]:

@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
     check_picture_size(arguments.height, arguments.width)
     settings = Settings(
         arguments.seed, arguments.noise, arguments.height, arguments.width,
-        policy=_fingerprint(arguments.policy),
+        **_fingerprints(arguments.policy),
     )
     with locked(arguments.out, "collects"):
         summaries = _existing(arguments.out, settings)
@@ -80,7 +80,7 @@ def _existing(folder: Path, settings: Settings) -> dict[tuple[str, int], BagSumm
         print(f"deer collect: {error}; if it is one of those asked for, it is recorded anew",
               file=sys.stderr)
     for summary in summaries:
-        if summary.settings != settings:
+        if not summary.settings.agrees(settings):
             raise ValueError(
                 f"{folder} holds {summary.name}, recorded with {_text(summary.settings)}; now "
                 f"asked is {_text(settings)}: use the same settings or another folder"
@@ -148,11 +148,16 @@ def _progress_bar():
     )
 
 
-def _fingerprint(model: str | None) -> str | None:
+def _fingerprints(model: str | None) -> dict[str, str]:
+    """Of the policy that leads, as `Settings` have them; none where none does."""
     from deer_ros.checkpoint.fingerprint import weights_fingerprint
+    from deer_ros.evaluation.facts import config_fingerprint
     from deer_ros.resources import find_model
 
-    return None if model is None else weights_fingerprint(find_model(model))
+    if model is None:
+        return {}
+    folder = find_model(model)
+    return {"policy": weights_fingerprint(folder), "configuration": config_fingerprint(folder)}
 
 
 def _leader(model: str | None) -> Callable[[], Leader] | None:
@@ -162,11 +167,12 @@ def _leader(model: str | None) -> Callable[[], Leader] | None:
 
 
 def _text(settings: Settings) -> str:
-    led = settings.policy
+    led = "no --policy" if settings.policy is None else f"--policy {settings.policy[:12]}..."
+    if settings.configuration is not None:
+        led += f" of configuration {settings.configuration[:12]}..."
     return (
         f"--seed {settings.seed} --noise {settings.noise} --height {settings.height} "
-        f"--width {settings.width} {'no --policy' if led is None else f'--policy {led[:12]}...'} "
-        f"(Meta-World {settings.metaworld})"
+        f"--width {settings.width} {led} (Meta-World {settings.metaworld})"
     )
 
 

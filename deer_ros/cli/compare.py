@@ -120,7 +120,7 @@ def _say(sentence: str) -> None:
 
 def _check_alike(ours: Results, theirs: Results) -> None:
     """Episodes are pairs only where all but the model is the same, as far as the files know."""
-    for key in ("environment", "max_steps"):
+    for key in ("environment", "max_steps", "simulator"):
         first, second = (results.about.get(key) for results in (ours, theirs))
         if None not in (first, second) and first != second:
             raise ValueError(

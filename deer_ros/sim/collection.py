@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -35,6 +35,7 @@ class Settings:
     """What, besides task and number, decides how a bag's content looks.
 
     policy: fingerprint of the weights of the policy that leads; None where none does.
+    configuration: the same of its configuration; None also in bags of before it was told.
     """
 
     seed: int = 0
@@ -43,6 +44,13 @@ class Settings:
     width: int = 128
     metaworld: str = version("metaworld")
     policy: str | None = None
+    configuration: str | None = None
+
+    def agrees(self, asked: Settings) -> bool:
+        """Whether a bag of these settings may stand among those of `asked`, as far as it tells."""
+        if self.configuration is None and self.policy is not None:
+            asked = replace(asked, configuration=None)
+        return self == asked
 
 
 @dataclass(frozen=True)

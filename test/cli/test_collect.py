@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -89,7 +90,15 @@ def test_a_policy_leads_and_another_one_does_not_mix_with_it(tmp_path, capfd):
     np.testing.assert_array_equal(first.state[0], alone.state[0])
     assert not np.allclose(first.state[1], alone.state[1], atol=1e-3)
     capfd.readouterr()
-    for policy, said in ((["--policy", str(tmp_path / "other")], "--policy "), ([], "no --policy")):
+    copy = tmp_path / "copy"
+    shutil.copytree(tmp_path / "one", copy)
+    config = json.loads((copy / "config.json").read_text())
+    config["action"]["executions_per_step"] = 2
+    (copy / "config.json").write_text(json.dumps(config))
+    for policy, said in (
+        (["--policy", str(tmp_path / "other")], "--policy "), ([], "no --policy"),
+        (["--policy", str(copy)], " of configuration "),
+    ):  # fmt: skip
         assert collect(led, *options, *policy) == 2
         message = capfd.readouterr().err
         assert message.count("\n") == 1 and said in message.split("now asked is")[1]

@@ -186,6 +186,8 @@ def test_a_file_is_not_continued_with_another_model_or_another_meaning(
         ({"exits": kept | {"steps_per_decision": 2}}, "episodes of 'own thresholds' as"),
         ({"exits": kept | {"metric": "cosine"}}, "episodes of 'own thresholds' as"),
         ({"max_episode_steps": 4}, "its max_steps is 3, not 4"),
+        ({"action": config["action"] | {"linear_scale": 0.05}}, "its config is"),
+        ({"action": config["action"] | {"executions_per_step": 2}}, "its config is"),
     ):
         (folder / "config.json").write_text(json.dumps({**config, **change}))
         try:
@@ -196,6 +198,27 @@ def test_a_file_is_not_continued_with_another_model_or_another_meaning(
         assert results.read_bytes() == before
     assert main(["evaluate", str(folder), *asked, "--dtype", "bfloat16"]) == 2
     assert "its dtype is None, not 'bfloat16'" in capsys.readouterr().err
+
+
+def test_a_file_of_another_simulator_is_not_continued(folder, results, capsys, monkeypatch):
+    asked = ["--tasks", TASK, "--episodes", "1", "--out", str(results)]
+    monkeypatch.setattr("deer_ros.evaluation.metaworld.versions", lambda *of: {"mujoco": "1.5"})
+    assert main(["evaluate", str(folder), *asked]) == 2
+    assert "its simulator is {" in capsys.readouterr().err
+
+
+def test_a_file_of_before_that_tells_less_is_continued_and_compared(
+    folder, results, tmp_path, capsys, monkeypatch
+):
+    first, *rest = lines(results)
+    del first["config"], first["simulator"]
+    older = tmp_path / "older.jsonl"
+    older.write_text("".join(json.dumps(line) + "\n" for line in (first, *rest)))
+    monkeypatch.setattr("deer_ros.sim.robot.SimulatedRobot.reset", None)  # nothing is run
+    asked = ["--tasks", TASK, "--episodes", "1", "--out", str(older), "--json"]
+    assert main(["evaluate", str(folder), *asked]) == 0
+    assert lines(older)[0] == first
+    assert main(["compare", str(older), "--against-file", str(results)]) == 0
 
 
 def test_a_file_is_written_by_one_evaluation_at_a_time(folder, tmp_path, capsys):

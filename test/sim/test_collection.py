@@ -164,3 +164,10 @@ def test_damaged_and_foreign_bags_are_named_and_the_others_found(tmp_path, robot
     assert all(isinstance(error, BagError) for error in errors)
     assert "foreign: its metadata do not say how it was recorded" in str(errors[0])
     assert "reach-000: it is damaged" in str(errors[1])
+
+
+def test_bags_of_before_configurations_were_told_stand_among_those_of_the_same_policy():
+    told = Settings(policy="0123", configuration="ab")
+    assert Settings(policy="0123").agrees(told) and told.agrees(told)
+    assert not Settings(policy="0123", configuration="cd").agrees(told)
+    assert not Settings(policy="4567").agrees(told) and not Settings().agrees(told)
