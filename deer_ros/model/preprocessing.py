@@ -16,6 +16,8 @@ from PIL import Image
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 PIL_BICUBIC = 3
+# All of a picture is resized before its middle is cut out: memory grows with the ratio of its sides.
+MOST_RATIO = 32
 
 
 @dataclass(frozen=True)
@@ -87,9 +89,16 @@ class Preprocessor:
 
 
 def check_picture(picture: np.ndarray) -> None:
-    """Raise ValueError unless `picture` is a non-empty (H, W, 3) uint8 array."""
+    """Raise ValueError unless `picture` is a non-empty (H, W, 3) uint8 array, and no mere stripe.
+    """
     if not isinstance(picture, np.ndarray) or picture.dtype != np.uint8:
         kind = getattr(picture, "dtype", type(picture).__name__)
         raise ValueError(f"a picture is of type {kind}; it must be a uint8 numpy array.")
     if picture.ndim != 3 or picture.shape[2] != 3 or 0 in picture.shape:
         raise ValueError(f"a picture has shape {picture.shape}; it must be (height, width, 3).")
+    height, width = picture.shape[:2]
+    if max(height, width) > MOST_RATIO * min(height, width):
+        raise ValueError(
+            f"a picture has {height} x {width} pixels; its longer side must be at most {MOST_RATIO} "
+            "times its shorter."
+        )

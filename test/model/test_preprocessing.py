@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from deer_ros.model.preprocessing import Preprocessor, check_picture
 
 
-@given(height=st.integers(1, 90), width=st.integers(1, 90))
+@given(height=st.integers(3, 90), width=st.integers(3, 90))
 @settings(max_examples=40)
 def test_every_picture_becomes_a_square(height, width):
     picture = np.full((height, width, 3), 128, np.uint8)
@@ -51,6 +51,8 @@ def test_a_view_with_padded_or_reversed_rows_is_read_right():
         (np.zeros((4, 4, 4), np.uint8), r"has shape \(4, 4, 4\)"),
         (np.zeros((0, 4, 3), np.uint8), r"has shape \(0, 4, 3\)"),
         (np.zeros((3, 4, 4), np.uint8), r"has shape \(3, 4, 4\)"),
+        (np.zeros((1, 10**6, 3), np.uint8), "has 1 x 1000000 pixels; its longer side must be at"),
+        (np.zeros((67, 2, 3), np.uint8), "at most 32 times its shorter"),
     ],
 )
 def test_what_is_no_picture_is_refused(picture, complaint):
