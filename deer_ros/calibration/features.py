@@ -71,15 +71,24 @@ def gather_features(
     episodes: Iterable[Episode],
     layers: tuple[int, ...],
     progress: Callable[[int], None] = lambda steps: None,
+    on_bad: Callable[[ValueError], None] | None = None,
 ) -> Features:
     """Run the policy's network over episodes, one in memory at a time.
 
-    progress(steps) hears how many steps each episode had. Raises ValueError where there is no
-    episode, or an answer is not finite; the sentence names the episode.
+    progress(steps) hears how many steps each episode had. on_bad: hears of an episode that the
+    model cannot take, which is left out then; None: it is refused. Raises ValueError for that,
+    where there is no episode, or an answer is not finite; the sentence names the episode.
     """
     values, lengths = [], []
     for episode in episodes:
         said = episode.instruction
+        try:
+            _check(episode, policy)
+        except ValueError as error:
+            if on_bad is None:
+                raise
+            on_bad(error)
+            continue
         found = torch.stack(
             [policy.features(seen, said, layers) for seen in _observations(episode, policy)]
         )
@@ -96,6 +105,16 @@ def gather_features(
         raise ValueError("there are no episodes to calibrate on.")
     starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     return Features(torch.cat(values), layers, starts)
+
+
+def _check(episode: Episode, policy: DeerPolicy) -> None:
+    """ValueError naming the episode where the model cannot take it."""
+    try:
+        policy.prompts.encode(episode.instruction)
+    except ValueError as error:
+        raise ValueError(f"{episode.source or 'an episode'}: {error}") from error
+    if policy.config.proprioception is not None:
+        episode.proprioception_in(policy.config.proprioception.layout)
 
 
 def _observations(episode: Episode, policy: DeerPolicy) -> Iterable[Observation]:

@@ -106,9 +106,9 @@ def _calibrate(
     check_fits(settings, policy.config)
     fingerprint = weights_fingerprint(folder)
     keys = LeRobotKeys.parse(arguments.lerobot)
+    on_bad = name_bad if arguments.skip_bad else None
     episodes = read_all_episodes(
-        data, policy.config.action, name_bad if arguments.skip_bad else None, keys, inputs,
-        policy.preprocessor.resize)
+        data, policy.config.action, on_bad, keys, inputs, policy.preprocessor.resize)
     layers = needed_layers(policy.config, settings.method)
     # The authors' windows are of all frames, as is training.
     executions = 1 if settings.method == "original" else policy.config.action.executions_per_step
@@ -117,7 +117,7 @@ def _calibrate(
         episodes = (at_steps(episode, rate_hz) for episode in episodes)
     survey = Survey(rate_hz)
     with _reporting() as (frames, stage):
-        features = gather_features(policy, survey.watched(episodes), layers, frames)
+        features = gather_features(policy, survey.watched(episodes), layers, frames, on_bad)
         if survey.pace():
             print(f"deer calibrate: {survey.pace()}", file=sys.stderr)
         made = calibrate(policy.model.head, policy.config, features, fingerprint, settings, stage)

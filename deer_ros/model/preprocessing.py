@@ -16,7 +16,7 @@ from PIL import Image
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 PIL_BICUBIC = 3
-# All of a picture is resized before its middle is cut out: memory grows with the ratio of its sides.
+# A picture is resized before its middle is cut out: memory grows with the ratio of its sides.
 MOST_RATIO = 32
 
 

@@ -28,13 +28,17 @@ class PromptEncoder:
     def encode(self, instruction: str) -> np.ndarray:
         """Text -> ids, (L,) int64.
 
-        Raises ValueError where the text is empty, holds one of the model's own tokens, or makes
-        more than `config.max_tokens` tokens: cut at its end it would lose the end-of-chunk token
-        that the model was trained with.
+        Raises ValueError where the text is empty or no Unicode, holds one of the model's own
+        tokens, or makes more than `config.max_tokens` tokens: cut at its end it would lose the
+        end-of-chunk token that the model was trained with.
         """
         text = instruction.strip()
         if not text:
             raise ValueError("the instruction is empty; say what the robot should do.")
+        if any("\ud800" <= letter <= "\udfff" for letter in text):
+            raise ValueError(
+                f"the instruction {text!r} holds bytes that are no UTF-8; say it in Unicode text."
+            )
         words = self.tokenizer.encode(text, add_special_tokens=False)
         config = self.config
         if set(words) & set(config.special_tokens):

@@ -16,6 +16,7 @@ import numpy as np
 
 from deer_ros.data.episode import Episode
 from deer_ros.model.preprocessing import Preprocessor
+from deer_ros.model.prompt import PromptEncoder
 
 CAMERAS = 2
 
@@ -60,10 +61,14 @@ def split_episodes(count: int, holdout: float, seed: int) -> tuple[np.ndarray, n
 
 @dataclass(frozen=True)
 class Needs:
-    """What an episode must bring. shortest: steps. layout: values of the robot's proprioception."""
+    """What an episode must bring. shortest: steps. layout: values of the robot's proprioception.
+
+    prompts: raises ValueError for an instruction that the model cannot take; None: it takes any.
+    """
 
     shortest: int = 1
     layout: tuple[str, ...] = ()
+    prompts: PromptEncoder | None = None
 
     def check(self, episode: Episode) -> None:
         """ValueError naming the episode where it lacks something."""
@@ -76,6 +81,11 @@ class Needs:
             )
         if self.layout:
             episode.proprioception_in(self.layout)
+        if self.prompts is not None:
+            try:
+                self.prompts.encode(episode.instruction)
+            except ValueError as error:
+                raise ValueError(f"{episode.source or 'an episode'}: {error}") from error
 
 
 OnBad = Callable[[ValueError], None]

@@ -33,7 +33,7 @@ from deer_ros.training.phases import Draw, Held, PhaseRunner, Report
 from deer_ros.training.policy_phase import MultiExitTraining
 from deer_ros.training.practice_phase import OutcomeBatches, PracticeTraining, split
 from deer_ros.training.shift import shifted
-from deer_ros.training.start import model_from, new_model, open_gates
+from deer_ros.training.start import model_from, new_model, open_gates, prompts_without_words
 from deer_ros.training.trainer import Schedule
 from deer_ros.training.vision_phase import StateBatches, StateRegressor, cache_latents, varying
 from deer_ros.training.windows import Look, WindowBatches
@@ -84,7 +84,10 @@ class TrainingRun:
         )
         layout = _layout(model_config)
         size = model_config.vision.image_size
-        needs = Needs(1 if config.policy.pad_short_episodes else config.policy.window, layout)
+        needs = Needs(
+            1 if config.policy.pad_short_episodes else config.policy.window, layout,
+            prompts_without_words(model_config) if start is None else start.prompts,
+        )
         with self.accelerator.main_process_first():
             self._check_shared(folder / FRAMES)
             self.frames = load_frames(episodes, size, folder / FRAMES, needs, on_bad)

@@ -39,23 +39,33 @@ def new_model(
     """Random weights, closed gates, a tokenizer of all words in the instructions and `sentences`.
 
     Where `config` does not say how proprioception is normalised, the frames that are `learned` do.
-    Raises ValueError where the vocabulary is too small.
+    Raises ValueError where the vocabulary is too small, and for what is too long to be said.
     """
-    tokenizer, prompt = word_tokenizer(sorted({*frames.instructions, *sentences}))
+    texts = sorted({*frames.instructions, *sentences})
+    tokenizer, ids = word_tokenizer(texts)
+    prompts = PromptEncoder(tokenizer, replace(ids, max_tokens=config.prompt.max_tokens))
+    for text in texts:  # Now, and not after the phases that read no text.
+        prompts.encode(text)
     vocabulary = config.language.vocabulary
     if len(tokenizer) > vocabulary:
         raise ValueError(
             f"model.language.vocabulary is {vocabulary}; the instructions make {len(tokenizer)} "
             "tokens."
         )
-    config = config.replace(prompt=prompt)
+    config = config.replace(prompt=prompts.config)
     if config.proprioception is not None:
         normalisation = _normalisation(config.proprioception, frames.proprioception[learned])
         config = config.replace(proprioception=normalisation)
     torch.manual_seed(seed)
     model = DeerModel(config)
     preprocessor = Preprocessor(config.vision.image_size, MEAN, STD)
-    return Start(model, preprocessor, PromptEncoder(tokenizer, prompt), pretrained=False)
+    return Start(model, preprocessor, prompts, pretrained=False)
+
+
+def prompts_without_words(config: DeerConfig) -> PromptEncoder:
+    """Of a new model that has read no instruction yet: each word is unknown, and is counted."""
+    tokenizer, ids = word_tokenizer([])
+    return PromptEncoder(tokenizer, replace(ids, max_tokens=config.prompt.max_tokens))
 
 
 def model_from(folder: str, trained_in: str | None = None) -> Start:

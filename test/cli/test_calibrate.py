@@ -144,6 +144,18 @@ def test_what_a_killed_recorder_left_is_used_where_that_is_wanted(
     assert err.startswith("skipped: ") and "killed_0.mcap was not finished" in err
 
 
+def test_an_instruction_that_is_too_long_is_bad_data(capsys, demonstrations, model, tmp_path):
+    with EpisodeBagWriter(tmp_path / "long", Units(), joint_names=("a", "b")) as writer:
+        writer.write(make_episode(6, instruction="open the drawer " * 10))
+    said = refused(capsys, model, demonstrations, tmp_path / "long")
+    assert "/long" in said and "makes 33 tokens; this model takes 32" in said
+    assert main(["calibrate", str(model), str(demonstrations), str(tmp_path / "long"),
+                 "--skip-bad", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["frames"] == 50
+    assert err.startswith("skipped: ") and "makes 33 tokens" in err
+
+
 @pytest.mark.skipif("DEER_BRIDGE_BAG" not in os.environ,
                     reason="DEER_BRIDGE_BAG does not name the folder of the bridge_widowx bag")
 def test_a_recording_of_a_real_robot_calibrates_the_bundled_model(capsys, tmp_path):

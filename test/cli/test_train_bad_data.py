@@ -17,6 +17,7 @@ from tiny_model import tiny_config
 from deer_ros.cli.main import main
 from deer_ros.data.bag_format import GRIPPER_TOPIC
 from deer_ros.data.bags import EpisodeBagWriter
+from deer_ros.model.config import DeerConfig
 from deer_ros.model.schema import to_dict
 
 
@@ -69,6 +70,14 @@ def too_short(folder: Path) -> None:
     write(folder, make_episode(3))
 
 
+def too_many_words(folder: Path) -> None:
+    write(folder, make_episode(6, instruction="open the drawer " * 10))
+
+
+def a_models_own_token(folder: Path) -> None:
+    write(folder, make_episode(6, instruction="open the <image> drawer"))
+
+
 BAD = {
     nothing: "lacks|holds no picture",
     damaged: "damaged",
@@ -77,6 +86,8 @@ BAD = {
     growing_pictures: "several sizes",
     one_camera: "lacks /camera/gripper",
     too_short: "has 3 steps; a window has 4",
+    too_many_words: "makes 33 tokens; this model takes 32",
+    a_models_own_token: "holds one of the model's own tokens",
 }
 
 
@@ -142,3 +153,11 @@ def test_where_all_is_bad_there_is_nothing_to_train_on(demos, train, tmp_path, c
     assert train("--skip-bad") == 2
     assert capsys.readouterr().err.strip().endswith("there are no episodes to train on.")
     assert not (tmp_path / "run" / "frames").exists()
+
+
+def test_a_new_model_takes_as_many_tokens_as_its_configuration_says(
+    demos, train, tmp_path, capsys
+):
+    too_many_words(demos / "b-long")
+    assert train("--set", "model.prompt.max_tokens=33") == 0
+    assert DeerConfig.load(tmp_path / "run" / "model" / "config.json").prompt.max_tokens == 33

@@ -42,6 +42,11 @@ def test_an_instruction_may_fill_the_prompt_but_is_never_cut(encoder):
         encoder.encode("open " * (most + 1))
 
 
+def test_bytes_that_are_no_text_are_refused(encoder):
+    with pytest.raises(ValueError, match="holds bytes that are no UTF-8"):
+        encoder.encode(b"open \xff".decode(errors="surrogateescape"))
+
+
 @pytest.mark.parametrize("token", ["<image>", "<|endofchunk|>", "<|endoftext|>", "<PAD>"])
 def test_the_models_own_tokens_may_not_be_typed(encoder, token):
     with pytest.raises(ValueError, match="one of the model's own tokens"):

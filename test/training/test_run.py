@@ -15,7 +15,7 @@ from tiny_model import tiny_config
 from deer_ros.data.episode import Episode
 from deer_ros.observation import Observation
 from deer_ros.policy import DeerPolicy
-from deer_ros.training.config import TrainingConfig
+from deer_ros.training.config import LanguagePhase, TrainingConfig
 from deer_ros.training.policy_phase import MultiExitTraining
 from deer_ros.training.run import TrainingRun
 from deer_ros.training.windows import WindowBatches
@@ -103,6 +103,13 @@ def test_demonstrations_without_a_state_are_refused_before_the_vision_phase(tmp_
     blind = [dataclasses.replace(episode, state=None) for episode in made_up_episodes()]
     with pytest.raises(ValueError, match=r"no simulator state.*vision\.steps to 0"):
         TrainingRun(config(), blind, tmp_path, Recorder())
+
+
+def test_a_sentence_that_is_too_long_is_refused_before_the_vision_phase(tmp_path):
+    setting = dataclasses.replace(config(), language=LanguagePhase(steps=1))
+    said = [{"open the drawer": "open", "shut the drawer " * 10: "shut"}]
+    with pytest.raises(ValueError, match="makes 33 tokens; this model takes 32"):
+        TrainingRun(setting, made_up_episodes(), tmp_path, Recorder(), sentences=said)
 
 
 def test_a_process_that_sees_nothing_of_the_first_ones_work_says_so(tmp_path, monkeypatch):
