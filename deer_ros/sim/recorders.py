@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -17,6 +19,8 @@ from deer_ros.sim.demonstrations import Leader
 from deer_ros.sim.robot import SimulatedRobot
 
 _POLL_S = 0.2
+_TIDYING_S = 60.0
+"""More than an episode lasts, and the removal of an unfinished bag."""
 
 
 def record_bags(
@@ -31,7 +35,7 @@ def record_bags(
     """Records the bags in the order of `plans`, several at a time.
 
     On an error or KeyboardInterrupt the processes end after their present episode and remove the
-    bags they have not finished; then it is raised.
+    bags they have not finished; then it is raised. They do the same where this process is killed.
 
     Args:
         on_attempt: called here after each attempt at an episode with its success.
@@ -109,6 +113,7 @@ class _Recorder:
 
 
 _recorder: _Recorder | None = None
+_recording = threading.Lock()
 
 
 def _start(
@@ -119,6 +124,7 @@ def _start(
     attempts: Queue,
 ) -> None:
     global _recorder
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     # Ctrl-C reaches every process of a terminal; the parent says when to stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Progress that the parent no longer reads must not keep this process alive.
@@ -126,5 +132,14 @@ def _start(
     _recorder = _Recorder(folder, settings, open_leader, stop, attempts)
 
 
+def _end_with_parent() -> None:
+    """Where the parent was killed, nobody tells this process to end: it would wait for more."""
+    multiprocessing.parent_process().join()
+    # The present episode's end stops the recording, see `_after_attempt`.
+    _recording.acquire(timeout=_TIDYING_S)
+    os._exit(1)
+
+
 def _record(plan: BagPlan) -> BagSummary:
-    return _recorder.record(plan)
+    with _recording:
+        return _recorder.record(plan)

@@ -161,10 +161,15 @@ def wait_until(condition, deadline_s: float = 60.0) -> None:
 
 
 # A terminal's Ctrl-C goes to the whole group, `kill` and its like to the command alone.
-@pytest.mark.parametrize(("send", "number"), [
-    (os.killpg, signal.SIGINT), pytest.param(os.kill, signal.SIGTERM, marks=pytest.mark.long),
+# From SIGKILL no command hears: its processes see themselves that it is gone.
+@pytest.mark.parametrize(("send", "number", "code"), [
+    (os.killpg, signal.SIGINT, 130),
+    pytest.param(os.kill, signal.SIGTERM, 130, marks=pytest.mark.long),
+    (os.kill, signal.SIGKILL, -signal.SIGKILL),
 ])
-def test_an_interrupted_run_leaves_no_half_written_bag_and_no_process(tmp_path, send, number):
+def test_an_interrupted_run_leaves_no_half_written_bag_and_no_process(
+    tmp_path, send, number, code
+):
     process = subprocess.Popen(
         [sys.executable, "-m", "deer_ros.cli", "collect", "--out", str(tmp_path), *SMALL,
          "--tasks", "reach", "--episodes", "400", "--processes", "2"],
@@ -179,7 +184,8 @@ def test_an_interrupted_run_leaves_no_half_written_bag_and_no_process(tmp_path, 
         send(process.pid, number)
         # The end of the pipe comes when the last process that holds it is gone.
         errors = process.stderr.read()
-        assert process.wait() == 130
+        assert process.wait() == code
+        assert guard.is_alive(), "a process lived on"
     finally:
         guard.cancel()
     assert "Traceback" not in errors
