@@ -25,7 +25,7 @@ from deer_ros.checkpoint.weights import WEIGHTS, StoredTensor, check_shape, stor
 from deer_ros.model.config import DeerConfig
 from deer_ros.model.deer import DeerModel
 from deer_ros.model.preprocessing import Preprocessor
-from deer_ros.model.prompt import PromptEncoder
+from deer_ros.model.prompt import END_OF_CHUNK, END_OF_TEXT, IMAGE, PADDING, PromptEncoder
 
 CONFIG = "config.json"
 PREPROCESSOR = "preprocessor_config.json"
@@ -98,12 +98,8 @@ def _load_files(folder: Path) -> tuple[DeerConfig, Preprocessor, PromptEncoder]:
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder} has no {name}; a model directory needs it.")
     config = read_config(folder)
-    if not all(0 <= t < config.language.vocabulary for t in config.prompt.special_tokens):
-        raise ValueError(
-            f"{folder / CONFIG}: the prompt's token ids are {list(config.prompt.special_tokens)}; "
-            f"this model's vocabulary has 0 to {config.language.vocabulary - 1}."
-        )
     prompts = PromptEncoder.load(folder, config.prompt)
+    _check_tokens(folder, prompts, config.language.vocabulary)
     preprocessor = Preprocessor.load(folder / PREPROCESSOR)
     if preprocessor.size != config.vision.image_size:
         raise ValueError(
@@ -111,6 +107,33 @@ def _load_files(folder: Path) -> tuple[DeerConfig, Preprocessor, PromptEncoder]:
             f"tower takes {config.vision.image_size}."
         )
     return config, preprocessor, prompts
+
+
+def _check_tokens(folder: Path, prompts: PromptEncoder, vocabulary: int) -> None:
+    """ValueError where prompt, tokenizer and vocabulary do not belong together."""
+    ids = dict(zip((IMAGE, END_OF_CHUNK, END_OF_TEXT, PADDING), prompts.config.special_tokens))
+    known = prompts.tokenizer.get_vocab()
+    if not all(0 <= id < vocabulary for id in ids.values()):
+        raise ValueError(
+            f"{folder / CONFIG}: the prompt's token ids are {list(ids.values())}; this model's "
+            f"vocabulary has 0 to {vocabulary - 1}."
+        )
+    if ids[IMAGE] == ids[END_OF_CHUNK]:
+        raise ValueError(
+            f"{folder / CONFIG}: prompt.image_token and prompt.end_of_chunk_token are both "
+            f"{ids[IMAGE]}; they must differ."
+        )
+    for token, id in ids.items():
+        if known.get(token, id) != id:
+            raise ValueError(
+                f"{folder / CONFIG} says that {token} is the token {id}; the tokenizer.json beside "
+                f"it says {known[token]}. They must be of one model."
+            )
+    if max(known.values(), default=0) >= vocabulary:
+        raise ValueError(
+            f"{folder} has a tokenizer.json with tokens up to {max(known.values())}; this model's "
+            f"vocabulary has 0 to {vocabulary - 1}."
+        )
 
 
 def save_model(
@@ -123,9 +146,14 @@ def save_model(
     """Write a whole model directory; it appears at once or not at all.
 
     `config` replaces the model's own, for what training settles last (thresholds, say). An earlier
-    directory of that name is replaced.
+    directory of that name is replaced. Raises ValueError for a model of which layers are missing.
     """
     folder = Path(folder)
+    if model.max_layer < model.config.language.layers:
+        raise ValueError(
+            f"the model has {model.max_layer} of its {model.config.language.layers} layers, too "
+            f"few for a model directory {folder}; load it without max_layer."
+        )
     with unfinished_beside(folder) as unfinished:
         (config or model.config).save(unfinished / CONFIG)
         preprocessor.save(unfinished / PREPROCESSOR)

@@ -128,6 +128,13 @@ def test_a_save_that_fails_leaves_the_earlier_directory_as_it_was(original, tmp_
     assert [p.name for p in tmp_path.iterdir()] == ["model"]
 
 
+def test_a_model_of_which_layers_are_missing_replaces_no_whole_one(original, tmp_path):
+    target = save_again(load_model(original), tmp_path / "model")
+    with pytest.raises(ValueError, match="has 4 of its 6 layers"):
+        save_again(load_model(target, max_layer=4), target)
+    assert load_model(target).model.max_layer == 6
+
+
 # Only what is needed
 
 
@@ -304,6 +311,28 @@ def test_special_tokens_outside_the_vocabulary_are_refused(folder):
     values["prompt"]["image_token"] = 16
     (folder / "config.json").write_text(json.dumps(values))
     with pytest.raises(ValueError, match="this model's vocabulary has 0 to 15"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize(("change", "complaint"), [
+    (lambda prompt: prompt.update(image_token=prompt["end_of_chunk_token"]), "they must differ"),
+    (lambda prompt: prompt.update(image_token=3), "that <image> is the token 3; the tokenizer.jso"),
+    (lambda prompt: prompt.update(end_of_text_token=1), r"that <\|endoftext\|> is the token 1"),
+    (lambda prompt: prompt.update(padding_token=0), "that <PAD> is the token 0; the tokenizer"),
+])
+def test_special_tokens_that_are_not_the_tokenizers_are_refused(folder, change, complaint):
+    values = json.loads((folder / "config.json").read_text())
+    change(values["prompt"])
+    (folder / "config.json").write_text(json.dumps(values))
+    with pytest.raises(ValueError, match=complaint):
+        load_model(folder)
+
+
+def test_a_tokenizer_of_more_words_than_the_model_knows_is_refused(folder):
+    tokenizer = load_model(folder).prompts.tokenizer
+    tokenizer.add_tokens(["fridge", "lamp", "door", "shelf"])
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(ValueError, match=r"tokens up to \d\d; this model's vocabulary has 0 to 15"):
         load_model(folder)
 
 
