@@ -167,7 +167,7 @@ def read_summary(bag: Path) -> BagSummary:
         values = json.loads(bag_notes(bag)[_NOTES_KEY])
         settings = Settings(**values.pop("settings"))
         return BagSummary(**{**values, "settings": settings, "seeds": tuple(values["seeds"])})
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
         raise BagError(bag, "its metadata do not say how it was recorded") from error
 
 

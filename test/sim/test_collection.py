@@ -171,3 +171,13 @@ def test_bags_of_before_configurations_were_told_stand_among_those_of_the_same_p
     assert Settings(policy="0123").agrees(told) and told.agrees(told)
     assert not Settings(policy="0123", configuration="cd").agrees(told)
     assert not Settings(policy="4567").agrees(told) and not Settings().agrees(told)
+
+
+@pytest.mark.parametrize("notes", ['{"task": "rea', "[1]", "{}"])
+def test_a_bag_whose_notes_are_cut_is_an_error_that_names_it(tmp_path, monkeypatch, notes):
+    monkeypatch.setattr(collection, "bag_notes", lambda bag: {"deer_demonstrations": notes})
+    (tmp_path / "reach-000").mkdir()
+    (tmp_path / "reach-000" / "metadata.yaml").touch()
+    summaries, (error,) = find_summaries(tmp_path)
+    assert not summaries
+    assert "reach-000: its metadata do not say how it was recorded" in str(error)
