@@ -25,8 +25,8 @@ def run_jobs(
     """The jobs' results, in no particular order.
 
     start(*arguments) is called once per process and gives the function that runs a job. Every
-    result must depend on its own job alone. What a job raises ends them all; OSError says that a
-    process died.
+    result must depend on its own job alone. What it or a job raises ends them all; OSError says
+    that a process died.
     """
     if not jobs:
         return
@@ -48,14 +48,14 @@ def run_jobs(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-_worker: dict[str, Callable[[Any], Any]] = {}
+_worker: dict[str, Any] = {}
 
 
 def _start(start: Callable[..., Callable[[Any], Any]], arguments: tuple[Any, ...]) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     # One thread per process: more would wait for each other.
     torch.set_num_threads(1)
-    _worker["run"] = start(*arguments)
+    _worker["start"], _worker["arguments"] = start, arguments
 
 
 def _end_with_parent() -> None:
@@ -65,4 +65,7 @@ def _end_with_parent() -> None:
 
 
 def _run(job: Any) -> Any:
+    # Not when the process starts: what is wrong would not reach whoever asked for jobs.
+    if "run" not in _worker:
+        _worker["run"] = _worker["start"](*_worker["arguments"])
     return _worker["run"](job)

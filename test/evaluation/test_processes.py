@@ -5,6 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
+from deer_ros.evaluation.processes import run_jobs
+
 SLEEPERS = """
 import sys, time
 from deer_ros.evaluation.processes import run_jobs
@@ -29,3 +33,9 @@ def test_they_end_when_whoever_asked_for_them_is_killed(tmp_path):
     # Its end comes when nobody has it open any more.
     rest, _ = asking.communicate(timeout=60)
     assert rest == ""
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_what_is_wrong_with_their_start_is_said_as_by_one(processes):
+    with pytest.raises(ValueError, match="invalid literal for int.*: 'nine'"):
+        list(run_jobs(int, ("nine",), [1, 2], processes))
