@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from deer_ros.data.caches import reading
+
 
 @dataclass(frozen=True)
 class Outcomes:
@@ -49,6 +51,6 @@ class Outcomes:
 
     @classmethod
     def load(cls, path: Path) -> Outcomes:
-        """Read what `save` wrote."""
-        with np.load(path, allow_pickle=False) as file:
+        """Read what `save` wrote. ValueError names the file where it is damaged."""
+        with reading(path), np.load(path, allow_pickle=False) as file:
             return cls(**{field.name: file[field.name] for field in fields(cls)})

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from deer_ros.data.caches import reading
 from deer_ros.data.episode import Episode
 from deer_ros.model.preprocessing import Preprocessor
 from deer_ros.model.prompt import PromptEncoder
@@ -106,28 +107,34 @@ def load_frames(
     """Read all episodes, or the cache of an earlier read.
 
     on_bad: hears of an episode that lacks something, which is left out then; None: it is refused.
-    Raises ValueError for that, and where no episode is left; the cache is whole or not there.
+    Raises ValueError for that, where no episode is left, and naming a file of the cache that was
+    damaged since.
     """
     needs = needs or Needs()
     if not is_read(cache):
         _write_cache(episodes, size, cache, needs, on_bad)
-    meta = json.loads((cache / "done.json").read_text(encoding="utf-8"))
-    if (meta["size"], tuple(meta.get("layout", ()))) != (size, needs.layout):
+    with reading(cache / "done.json", cache):
+        meta = json.loads((cache / "done.json").read_text(encoding="utf-8"))
+        held, instructions = (meta["size"], tuple(meta.get("layout", ()))), meta["instructions"]
+    if held != (size, needs.layout):
         raise ValueError(
-            f"{cache} holds pictures of {meta['size']} pixels and the proprioception "
-            f"{meta.get('layout', [])}; the model takes {size} and {list(needs.layout)}. Use "
-            "another run folder or delete it."
+            f"{cache} holds pictures of {held[0]} pixels and the proprioception {list(held[1])}; "
+            f"the model takes {size} and {list(needs.layout)}. Use another run folder or delete it."
         )
-    arrays = {name: np.load(cache / f"{name}.npy") for name in ("actions", "states", "starts")}
-    count = len(arrays["actions"])
-    sensed = cache / "proprioception.npy"
-    shape = (count, CAMERAS, size, size, 3)
+    arrays = {name: _array(cache, name) for name in ("actions", "states", "starts")}
+    sensed = _array(cache, "proprioception") if needs.layout else None
+    shape = (len(arrays["actions"]), CAMERAS, size, size, 3)
+    with reading(cache / "pictures.u8", cache):
+        pictures = np.memmap(cache / "pictures.u8", np.uint8, "r", shape=shape)
     return Frames(
-        np.memmap(cache / "pictures.u8", np.uint8, "r", shape=shape),
-        **arrays,
-        instructions=tuple(meta["instructions"]),
-        proprioception=np.load(sensed) if needs.layout else None,
+        pictures, **arrays, instructions=tuple(instructions), proprioception=sensed
     )
+
+
+def _array(cache: Path, name: str) -> np.ndarray:
+    file = cache / f"{name}.npy"
+    with reading(file, cache):
+        return np.load(file)
 
 
 def _write_cache(

@@ -17,6 +17,7 @@ from accelerate.utils import InitProcessGroupKwargs
 from torch import Tensor, nn
 
 from deer_ros.checkpoint import save_model
+from deer_ros.data.caches import reading
 from deer_ros.data.episode import Episode
 from deer_ros.data.outcomes import Outcomes
 from deer_ros.model.action_head import SuccessGate
@@ -248,7 +249,8 @@ class TrainingRun:
                 np.save(file.with_suffix(".unfinished.npy"), latents.numpy())
                 file.with_suffix(".unfinished.npy").rename(file)
                 self.report("latents", 1, 1, {})
-        return torch.from_numpy(np.load(file))
+        with reading(file):
+            return torch.from_numpy(np.load(file))
 
     def _windows(self, look: Look, count: int) -> tuple[Draw, Held]:
         """Batches of `count` windows to learn from; and one, always the same, to validate on."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 import numpy as np
@@ -177,6 +178,16 @@ def test_outcomes_are_read_as_they_were_written(tmp_path):
     for name, values in vars(outcomes).items():
         np.testing.assert_array_equal(getattr(read, name), values)
         assert getattr(read, name).dtype == values.dtype
+
+
+@pytest.mark.parametrize("kept", [0, 0.5])
+def test_cut_outcomes_of_practice_are_named(tmp_path, kept):
+    file = tmp_path / "block.npz"
+    made_up_outcomes(count=20).save(file)
+    data = file.read_bytes()
+    file.write_bytes(data[: int(kept * len(data))])
+    with pytest.raises(ValueError, match=f"{re.escape(str(file))} cannot be read .*; delete it"):
+        Outcomes.load(file)
 
 
 def test_episodes_of_several_parts_stay_apart():
