@@ -186,7 +186,10 @@ class Chooser:
         # Not every episode starts in the same row.
         self._steps, self._age, self._decided = seed, 0, None
         never = [NEVER] * len(self.config.exit_layers)
-        policy.set_thresholds(never, LEARNED if rule.name == GATE else "l2")
+        policy.set_thresholds(
+            never, LEARNED if rule.name == GATE else "l2",
+            steps_per_decision=None, max_layer_between=None,
+        )
 
     def reset(self) -> None:
         self._policy.reset()

@@ -139,17 +139,17 @@ class DeerPolicy:
         thresholds: Sequence[float],
         metric: str = "l2",
         max_layer: int | None = None,
-        steps_per_decision: int | None = None,
+        steps_per_decision: int | None = 1,
         ensemble: bool = False,
-        max_layer_between: int | None = None,
+        max_layer_between: int | None = 0,
     ) -> None:
         """Take exit k when its delta is at most threshold k, from the next step on; ends a budget.
 
         thresholds: one per exit of the model, or per exit up to `max_layer`; the deepest permitted
         exit is taken anyway. steps_per_decision: ask the criterion every n steps, and keep the exit
-        in between; max_layer_between: but no deeper than that, 0: as deep as it is; None: as the
-        model does. ensemble: answer with the mean of the taken exit and the one before it (the
-        recurrent state is the taken exit's all the same).
+        in between; max_layer_between: but no deeper than that, 0: as deep as it is; None of either:
+        as the model does. ensemble: answer with the mean of the taken exit and the one before it
+        (the recurrent state is the taken exit's all the same).
         Raises ValueError and changes nothing where a value is not allowed.
         """
         self.rule = ExitRule.of(
@@ -180,8 +180,8 @@ class DeerPolicy:
 
         The recurrent state stays; means start anew, unless the budget is the same again. max_layer,
         metric, steps_per_decision, max_layer_between: as in `set_thresholds`; metric None: the
-        calibration's; without the last two all steps decide where no average is asked for, or more
-        than the model's own cadence spends, or an action error. Reads and frees layers as
+        calibration's; with None for the last two all steps decide where no average is asked for, or
+        more than the model's own cadence spends, or an action error. Reads and frees layers as
         `budget.memory_mib` permits; `pacing.unmet` says if they turn out to be too slow.
         Raises BudgetError, with what can be reached, where the budget cannot be met; ValueError or
         OSError for a calibration or layers that cannot be read. Then nothing has changed.

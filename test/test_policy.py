@@ -140,10 +140,13 @@ def test_a_model_steps_by_its_own_cadence_unless_another_is_set(tmp_path):
     policy = DeerPolicy.from_pretrained(write_tiny_model(tmp_path / "m", exits=exits))
     assert [policy.step(observation(i), TEXT).exit_layer for i in range(4)] == [6, 2, 6, 2]
     policy.reset()
-    policy.set_thresholds([NEVER, ALWAYS, 0])
+    policy.set_thresholds([NEVER, ALWAYS, 0], steps_per_decision=None, max_layer_between=None)
     assert [policy.step(observation(i), TEXT).exit_layer for i in range(4)] == [4, 2, 4, 2]
     policy.reset()
-    policy.set_thresholds([NEVER, ALWAYS, 0], steps_per_decision=1)
+    policy.set_thresholds([NEVER, ALWAYS, 0], steps_per_decision=2)
+    assert [policy.step(observation(i), TEXT).exit_layer for i in range(4)] == [4] * 4
+    policy.reset()
+    policy.set_thresholds([NEVER, ALWAYS, 0])
     assert [policy.step(observation(i), TEXT).exit_layer for i in range(4)] == [4] * 4
 
 

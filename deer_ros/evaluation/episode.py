@@ -58,13 +58,15 @@ class Setting:
         that episodes do not depend on their order.
         """
         config = policy.config
-        policy.set_thresholds(config.thresholds, config.metric)
+        # The model's own cadence, as its rule says.
+        cadence = {"steps_per_decision": None, "max_layer_between": None}
+        policy.set_thresholds(config.thresholds, config.metric, **cadence)
         policy.adopt(policy.load_layers(None))
         if self.preset is not None:
             policy.set_preset(self.preset)
             return None
         if self.thresholds is not None:
-            policy.set_thresholds(self.thresholds, config.metric)
+            policy.set_thresholds(self.thresholds, config.metric, **cadence)
             return None
         if self.budget is not None:
             policy.set_budget(self.budget)

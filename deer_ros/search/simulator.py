@@ -30,7 +30,9 @@ class SimulatorScorer:
     ) -> tuple[list[float], float]:
         """As `Scorer`; episodes are in order of tasks, then of seeds."""
         policy, environment = self._load(model)
-        policy.set_thresholds(thresholds, metric, max_layer)
+        policy.set_thresholds(
+            thresholds, metric, max_layer, steps_per_decision=None, max_layer_between=None
+        )
         longest = self._world.max_steps or policy.config.max_episode_steps
         episodes: list[Episode] = []
         for task in self._world.tasks:

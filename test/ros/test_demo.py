@@ -74,7 +74,7 @@ def exits_without_ros(model: Path, thresholds: tuple[float, ...], task: str,
                       seed: int) -> list[int]:
     """The exit layer of every step of the same episode, run in this process."""
     policy = DeerPolicy.from_pretrained(model)
-    policy.set_thresholds(thresholds)
+    policy.set_thresholds(thresholds, steps_per_decision=None, max_layer_between=None)
     robot = SimulatedRobot()
     robot.reset(task, seed)
     exits = []
