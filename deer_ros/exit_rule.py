@@ -18,8 +18,9 @@ class ExitRule:
 
     exits: layers (from 1) of the permitted exits. thresholds: one per exit of the model, infinite
     from the deepest permitted one on, which is always taken. cadence: which steps ask, and what the
-    others do. asked: what the thresholds would be at full depth; the model's own where fewer were
-    given. ensemble: answer with the mean of the taken exit and the one before it.
+    others do. asked: what the thresholds would be at full depth; where fewer were given, the
+    model's own, or none to leave by if those are of another metric. ensemble: answer with the mean
+    of the taken exit and the one before it.
     """
 
     exits: tuple[int, ...]
@@ -64,7 +65,10 @@ class ExitRule:
             raise ValueError(f"the thresholds are {list(given)}; NaN is not allowed among them.")
         kept = given[: len(exits) - 1]
         always = (math.inf,) * (count - len(kept))
-        asked = given if len(given) == count else kept + config.thresholds[len(kept) :]
+        # The model's own thresholds mean something else under another metric.
+        own = metric == config.metric
+        deeper = config.thresholds if own else (-math.inf,) * (count - 1) + (math.inf,)
+        asked = given if len(given) == count else kept + deeper[len(kept) :]
         return cls(exits, kept + always, metric, cadence, asked, bool(ensemble))
 
     def at_depth(self, config: DeerConfig, built_layers: int) -> ExitRule:

@@ -103,6 +103,14 @@ def test_a_rule_for_fewer_built_layers_stops_at_the_deepest_of_them():
     assert ExitRule.of(config(), 4, max_layer=6).exits == (2, 4)
 
 
+def test_layers_that_come_later_are_left_by_the_models_own_thresholds_only_under_its_metric():
+    for metric, second in (("l2", 0.01), ("cosine", -math.inf)):
+        rule = ExitRule.of(tiny_config(), 4, [0.5, 9.0], metric)
+        assert rule.thresholds[:2] == (0.5, math.inf)
+        deeper = rule.at_depth(tiny_config(), LAYERS)
+        assert deeper.metric == metric and deeper.thresholds == (0.5, second, math.inf)
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
