@@ -26,6 +26,7 @@ TRAINED_IN = ("simulation", "robot")
 CAMERAS = 2
 # A robot that moves for longer on one look is out of control.
 MOST_EXECUTIONS = 1000
+MOST_STEPS = 10**9
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,8 @@ class ExitConfig:
     def __post_init__(self) -> None:
         for name in ("steps_per_decision", "max_layer_between"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"exits.{name} is {value}; it must be at least 1.")
+            if value is not None and not 1 <= value <= MOST_STEPS:
+                raise ValueError(f"exits.{name} is {value}; it must be 1 to {MOST_STEPS}.")
         if self.interval < 1:
             raise ValueError(f"exits.interval is {self.interval}; it must be at least 1.")
         if self.metric not in METRICS:
@@ -193,9 +194,9 @@ class DeerConfig:
             )
         if self.model_type != "deer":
             raise ValueError(f"model_type is {self.model_type!r}; this package runs 'deer' models.")
-        if self.max_episode_steps < 1:
+        if not 1 <= self.max_episode_steps <= MOST_STEPS:
             raise ValueError(
-                f"max_episode_steps is {self.max_episode_steps}; it must be at least 1."
+                f"max_episode_steps is {self.max_episode_steps}; it must be 1 to {MOST_STEPS}."
             )
         self.check_metric(self.exits.metric)
         between = self.exits.max_layer_between
@@ -273,7 +274,7 @@ class DeerConfig:
         """Read `config.json`. Raises ValueError naming the file and the key that is wrong."""
         try:
             return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
-        except (ValueError, UnicodeDecodeError) as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path}: {error}") from error
 
     @classmethod

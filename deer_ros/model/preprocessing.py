@@ -99,6 +99,6 @@ def check_picture(picture: np.ndarray) -> None:
     height, width = picture.shape[:2]
     if max(height, width) > MOST_RATIO * min(height, width):
         raise ValueError(
-            f"a picture has {height} x {width} pixels; its longer side must be at most {MOST_RATIO} "
-            "times its shorter."
+            f"a picture has {height} x {width} pixels; its longer side must be at most "
+            f"{MOST_RATIO} times its shorter."
         )

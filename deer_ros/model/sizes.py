@@ -7,6 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 GROUPS = 8  # of the group norms in a `conv` tower
+# Far beyond any model, and small enough that no product of them overflows or builds for ever.
+MOST_LAYERS = 1000
+MOST_TIMES = 1000
+MOST_WIDE = 1 << 16
+MOST_WORDS = 1 << 24
 DISTANCE, SUCCESS = "distance", "success"
 GATE_OUTPUTS = {DISTANCE: 1, SUCCESS: 2}
 """What a gate may guess a loss of, and the numbers that such a gate computes."""
@@ -156,12 +161,28 @@ class HeadConfig:
 
 
 def _check_positive(part: str, config: Any) -> None:
-    """Every number of a part, but for its dropouts, is a size or a scale: finite and above zero."""
+    """Every number of a part, but for its dropouts, is a size or a scale: above zero, and no larger
+    than it can be."""
     for name, value in vars(config).items():
+        if isinstance(value, tuple) and len(value) > MOST_LAYERS:
+            raise ValueError(
+                f"{part}.{name} has {len(value)} numbers; it may have {MOST_LAYERS} at most."
+            )
         for number in value if isinstance(value, tuple) else (value,):
             counts = isinstance(number, (int, float)) and not isinstance(number, bool)
-            if counts and not name.endswith("dropout") and not 0 < number < math.inf:
-                raise ValueError(f"{part}.{name} is {value}; it must be finite and above zero.")
+            if counts and not name.endswith("dropout") and not 0 < number <= _most(name):
+                raise ValueError(
+                    f"{part}.{name} is {value}; it must be above zero and at most {_most(name)}."
+                )
+
+
+def _most(name: str) -> int:
+    """The largest number of that name."""
+    if name.endswith("layers") or name == "depth":
+        return MOST_LAYERS
+    if name.endswith("mlp_ratio"):
+        return MOST_TIMES
+    return MOST_WORDS if name == "vocabulary" else MOST_WIDE
 
 
 def _check_multiple(part: str, config: Any, large: str, small: str) -> None:

@@ -4,6 +4,7 @@ import json
 import math
 
 import pytest
+import torch
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,6 +20,7 @@ from deer_ros.model.config import (
     ResamplerConfig,
     VisionConfig,
 )
+from deer_ros.model.deer import DeerModel
 
 
 def with_layers(layers: int, interval: int) -> DeerConfig:
@@ -118,6 +120,17 @@ def test_a_wrong_key_or_type_is_named(values, complaint):
         (lambda: HeadConfig(mlp_dropout=1.0), "head.mlp_dropout is 1.0"),
         (lambda: ExitConfig(interval=0), "exits.interval is 0"),
         (lambda: ExitConfig(metric="l3"), "exits.metric is 'l3'; allowed are l2, mean, max"),
+        (lambda: VisionConfig(width=1 << 62), f"vision.width is {1 << 62}; it must be above zero "),
+        (lambda: VisionConfig(mlp_ratio=1e30), r"vision.mlp_ratio is 1e\+30; .* at most 1000"),
+        (lambda: VisionConfig("conv", width=8, channels=(8,) * 1001, strides=(1,) * 1001),
+         "vision.channels has 1001 numbers"),
+        (lambda: ResamplerConfig(latents=1 << 63), "resampler.latents is"),
+        (lambda: ResamplerConfig(depth=1001), "resampler.depth is 1001; .* at most 1000"),
+        (lambda: LanguageConfig(layers=10**6), "language.layers is 1000000; .* at most 1000"),
+        (lambda: HeadConfig(lstm_layers=1001), "head.lstm_layers is 1001; .* at most 1000"),
+        (lambda: HeadConfig(mlp_widths=(1 << 17,)), "head.mlp_widths is .* at most 65536"),
+        (lambda: tiny_config(max_episode_steps=10**400), "max_episode_steps is 1000"),
+        (lambda: ExitConfig(steps_per_decision=10**400), "exits.steps_per_decision is 1000"),
         (lambda: PromptConfig(max_tokens=3), "prompt.max_tokens is 3"),
         (lambda: tiny_config(max_episode_steps=0), "max_episode_steps is 0"),
         (lambda: tiny_config(exits=ExitConfig(thresholds=(1.0,))), "has 1 numbers; the model has"),
@@ -143,13 +156,30 @@ def test_a_number_without_a_point_that_yaml_takes_for_text_is_a_number():
     assert DeerConfig.from_dict({"head": {"lstm_dropout": "1e-4"}}).head.lstm_dropout == 1e-4
 
 
+def test_the_largest_of_all_sizes_overflow_nothing():
+    most = {"width": 1 << 16, "heads": 1 << 16, "mlp_ratio": 1000}
+    config = DeerConfig.from_dict({
+        "vision": most | {"mlp_ratio": 1000.0, "image_size": 1 << 16, "patch_size": 1, "layers": 1},
+        "resampler": {"depth": 1, "latents": 1 << 16, "heads": 1 << 16, "head_dim": 1 << 16,
+                      "mlp_ratio": 1000},
+        "language": most | {"layers": 1, "vocabulary": 1 << 24, "cross_attention_heads": 1 << 16,
+                            "cross_attention_head_dim": 1 << 16,
+                            "cross_attention_mlp_ratio": 1000},
+        "head": {"lstm_width": 1 << 16, "mlp_widths": [1 << 16] * 2, "gate_width": 1 << 16},
+    })
+    with torch.device("meta"):
+        model = DeerModel(config)
+    assert sum(p.numel() for p in model.parameters()) > 1 << 48
+
+
 def test_an_action_is_carried_out_once_unless_the_configuration_says_otherwise():
     assert DeerConfig.from_dict({}).action.executions_per_step == 1
     assert DeerConfig.from_dict({"action": {"executions_per_step": 3}}).action == (
         ActionConfig(executions_per_step=3))
 
 
-@pytest.mark.parametrize("text", ["", "[1", "[]", "\x00", '{"vision": {"type": "clip"'])
+@pytest.mark.parametrize(
+    "text", ["", "[1", "[]", "\x00", '{"vision": {"type": "clip"', "[" * 100_000])
 def test_a_broken_file_is_named(tmp_path, text):
     file = tmp_path / "config.json"
     file.write_text(text)
