@@ -46,7 +46,8 @@ def find_recordings(path: str | Path) -> list[Path]:
     """The recording at `path` (a bag's folder or one of its files), or those in that folder, by
     name. MCAP and SQLite files, and what killed recorders left: files, but no metadata.
 
-    Raises FileNotFoundError where there is nothing, ValueError where there is no bag.
+    Raises FileNotFoundError where there is nothing, ValueError where there is no bag, BagError
+    where a folder in that folder holds bags, which nobody would read.
     """
     path = Path(path)
     if not path.exists():
@@ -60,9 +61,16 @@ def find_recordings(path: str | Path) -> list[Path]:
     # The files of one recording are numbered; others are bags of their own.
     one = len({re.sub(r"(_\d+)?\..*", "", file.name) for file in files}) == 1
     bags = [path] if one else list(files)
-    for inner in inside:
-        if inner.is_dir() and not inner.name.endswith(PARTIAL) and _is_recording(inner):
-            bags.append(inner)
+    folders = [one for one in inside if one.is_dir() and not one.name.endswith(PARTIAL)]
+    bags += filter(_is_recording, folders)
+    for folder in folders:
+        deeper = None if folder in bags else _recording_in(folder)
+        if deeper is not None:
+            raise BagError(
+                deeper,
+                f"it lies too deep to be read with {path}, of which only the bags right in it are; "
+                f"name {folder} as well, or instead, or move it away",
+            )
     if not bags:
         raise ValueError(f"{path} is no bag and holds none (a bag is a folder with .mcap or .db3)")
     return bags
@@ -70,6 +78,11 @@ def find_recordings(path: str | Path) -> list[Path]:
 
 def _is_recording(folder: Path) -> bool:
     return is_bag(folder) or any(_is_storage(inner) for inner in folder.iterdir())
+
+
+def _recording_in(folder: Path) -> Path | None:
+    inside = (one for one in sorted(folder.iterdir()) if one.is_dir() and _is_recording(one))
+    return next((one for one in inside if not one.name.endswith(PARTIAL)), None)
 
 
 def _is_storage(path: Path) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from deer_ros.data import bag_reader, calvin, lerobot
-from deer_ros.data.bag_format import find_recordings
+from deer_ros.data.bag_format import BagError, find_recordings
 from deer_ros.data.bag_inputs import AS_DELIVERED, BagInputs
 from deer_ros.data.episode import Episode
 from deer_ros.data.frames import Resize
@@ -79,6 +79,8 @@ def _check_bags(path: Path) -> None:
         raise FileNotFoundError(f"there are no demonstrations at {path}")
     try:
         find_recordings(path)
+    except BagError:
+        raise
     except ValueError as error:
         raise ValueError(calvin.why_no_split(path) or (
             f"{path} holds no demonstrations: it is no bag and holds none (a bag is a folder with "

@@ -4,11 +4,13 @@ import shutil
 from pathlib import Path
 
 import pytest
+from episodes import Units
 from robot_bags import GRIPPER, START_NS, STATIC, TYPES, RobotBag, write_bag
 from rosbags.rosbag2 import CompressionMode, StoragePlugin
 
 from deer_ros.data.bag_format import BagError, find_recordings
 from deer_ros.data.own_messages import ACTION, STATUS, definition, typestore
+from deer_ros.data.readers import read_all_episodes
 from deer_ros.data.recording import Recording
 from deer_ros.resources import share
 
@@ -80,11 +82,26 @@ def test_rolled_files_of_a_killed_recorder_are_one_recording_in_their_order(tmp_
 
 
 def test_files_of_other_names_are_bags_of_their_own(tmp_path):
+    loose = tmp_path / "loose"
+    loose.mkdir()
     for name in ("a", "b"):
-        shutil.copy(write_bag(tmp_path / "bags" / name) / f"{name}.mcap", tmp_path / f"{name}.mcap")
-    (tmp_path / "notes.txt").write_text("mine")
-    assert [bag.name for bag in find_recordings(tmp_path)] == ["a.mcap", "b.mcap"]
-    assert len(everything(tmp_path / "a.mcap")[0]) == 49
+        shutil.copy(write_bag(tmp_path / "bags" / name) / f"{name}.mcap", loose / f"{name}.mcap")
+    (loose / "notes.txt").write_text("mine")
+    assert [bag.name for bag in find_recordings(loose)] == ["a.mcap", "b.mcap"]
+    assert len(everything(loose / "a.mcap")[0]) == 49
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_bags_that_lie_deeper_than_others_are_named_and_not_passed_over(tmp_path, beside):
+    if beside:
+        write_bag(tmp_path / "one")
+    write_bag(tmp_path / "monday" / "two")
+    said = f"two: it lies too deep to be read with {tmp_path}, .*name {tmp_path / 'monday'} as well"
+    with pytest.raises(BagError, match=said):
+        find_recordings(tmp_path)
+    with pytest.raises(BagError, match=said):
+        read_all_episodes([tmp_path], Units())
+    assert [bag.name for bag in find_recordings(tmp_path / "monday")] == ["two"]
 
 
 def test_a_file_that_the_metadata_speaks_of_and_is_gone_is_said(tmp_path):
