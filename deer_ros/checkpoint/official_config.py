@@ -138,7 +138,7 @@ def read_description(given: Mapping[str, Any] | str | Path | None) -> Mapping[st
         return given or {}
     try:
         read = json.loads(Path(given).read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{given} cannot be read as JSON: {error}.") from error
     if not isinstance(read, Mapping):
         raise ValueError(f"{given} holds no JSON object.")
@@ -232,10 +232,13 @@ def _add_values(flat: dict[str, Any], values: dict[str, Any]) -> None:
 
 def _described(name: str, value: Any, flat: Mapping[str, Any]) -> Any:
     if name == "early_exit_layer":
-        return value + 1 if value >= 0 else value + 1 + _get(flat, "llm.n_layers_in_mpt_file")
+        last = _whole(name, value, least=None)
+        return last + 1 if last >= 0 else last + 1 + _size(flat, "llm.n_layers_in_mpt_file")
     if name == "mlp_num_hidden_layers":
-        widths = flat.get("head.mlp_hidden", ())
-        return widths if len(widths) == value else list(MLP_WIDTHS[:value])
+        widths, count = flat.get("head.mlp_hidden", []), _whole(name, value)
+        if not isinstance(widths, (list, tuple)):
+            raise ValueError(f"head.mlp_hidden is {widths!r}; it must be a list.")
+        return widths if len(widths) == count else list(MLP_WIDTHS[:count])
     return value
 
 
@@ -248,7 +251,7 @@ def _translated(flat: Mapping[str, Any]) -> DeerConfig:
     for theirs, ours in _OURS.items():
         part, key = ours.split(".")
         nested.setdefault(part, {})[key] = _get(flat, theirs)
-    heads, uneven = divmod(_get(flat, "vision.width"), _get(flat, "vision.head_width"))
+    heads, uneven = divmod(_size(flat, "vision.width"), _size(flat, "vision.head_width"))
     if uneven:
         raise ValueError(
             f"vision.width {flat['vision.width']} is not a multiple of vision.head_width "
@@ -256,6 +259,17 @@ def _translated(flat: Mapping[str, Any]) -> DeerConfig:
         )
     nested["vision"] |= {"type": "clip", "heads": heads}
     return DeerConfig.from_dict(nested)
+
+
+def _size(flat: Mapping[str, Any], path: str) -> int:
+    return _whole(path, _get(flat, path))
+
+
+def _whole(name: str, value: Any, least: int | None = 1) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or least is not None and value < least:
+        at_least = "" if least is None else f" from {least}"
+        raise ValueError(f"{name} is {value!r}; it must be a whole number{at_least}.")
+    return value
 
 
 def _get(flat: Mapping[str, Any], path: str) -> Any:

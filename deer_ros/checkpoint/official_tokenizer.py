@@ -14,6 +14,7 @@ from deer_ros.model.prompt import (
     END_OF_TEXT,
     IMAGE,
     PADDING,
+    UNKNOWN,
     PromptEncoder,
     vocabulary_tokenizer,
 )
@@ -29,6 +30,7 @@ def official_prompts(
     if tokenizer is not None:
         loaded = PromptEncoder.load(_folder(tokenizer), config.prompt).tokenizer
     elif isinstance(description.get("vocabulary"), Mapping):
+        _check_vocabulary(description["vocabulary"], config.language.vocabulary)
         loaded = vocabulary_tokenizer(description["vocabulary"])
     else:
         raise ValueError(
@@ -37,6 +39,16 @@ def official_prompts(
     _add_special_tokens(loaded)
     _check_ids(loaded, config)
     return PromptEncoder(loaded, config.prompt)
+
+
+def _check_vocabulary(words: Mapping[str, Any], size: int) -> None:
+    if UNKNOWN not in words:
+        raise ValueError(f"the description's vocabulary has no {UNKNOWN}, which stands for others.")
+    for word, id in words.items():
+        if not isinstance(id, int) or isinstance(id, bool) or not 0 <= id < size:
+            raise ValueError(
+                f"vocabulary.{word} is {id!r}; it must be a whole number from 0 to {size - 1}."
+            )
 
 
 def _folder(tokenizer: str | Path) -> Path:

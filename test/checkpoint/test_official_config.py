@@ -6,6 +6,7 @@ import pytest
 from official_model import PUBLISHED_3B, PUBLISHED_9B, Official
 
 from deer_ros.checkpoint.official_config import official_config, read_description
+from deer_ros.checkpoint.official_tokenizer import official_prompts
 from deer_ros.model.config import ActionConfig, DeerConfig, PromptConfig
 
 OFFICIAL = Official()
@@ -83,6 +84,8 @@ def test_values_of_older_checkpoints_are_known(name):
     ("use_extra_exit", False, "the checkpoint says use_extra_exit: False"),
     ("exit_interval", 0, "exits.interval is 0; it must be at least 1"),
     ("lstm_num_layers", 0, "head.lstm_layers is 0"),
+    ("early_exit_layer", "11", "early_exit_layer is '11'; it must be a whole number"),
+    ("mlp_num_hidden_layers", None, "mlp_num_hidden_layers is None; it must be a whole number"),
     ("early_exit_layer", -25, "language.layers is 0"),
     ("exit_dropout", 1.0, "head.mlp_dropout is 1.0"),
     ("window_size", 12, "the checkpoint holds 'window_size' beside its tensors"),
@@ -133,6 +136,10 @@ def test_a_description_stands_in_for_values_that_are_missing():
         ({"vision": {"quick_gelu": False}}, "vision.quick_gelu is False"),
         ({"head": {"pose_dim": 7}}, "head.pose_dim is 7"),
         ({"vision": {"head_width": 60}}, "1024 is not a multiple of vision.head_width 60"),
+        ({"vision": {"head_width": 0}}, "vision.head_width is 0; it must be a whole number from 1"),
+        ({"vision": {"head_width": "64"}}, "vision.head_width is '64'; it must be a whole number"),
+        ({"vision": {"width": None}}, "vision.width is None; it must be a whole number from 1"),
+        ({"head": {"mlp_hidden": 8}}, "head.mlp_hidden is 8; it must be a list"),
         ({"llm": {"heads": 16}}, "the description has 'llm.heads', which is not known"),
         ({"layer_kept": 12}, "the description has 'layer_kept', which is not known"),
         ({"checkpoint_scalars": {"novel": 1}}, "the checkpoint holds 'novel' beside its tensors"),
@@ -143,6 +150,21 @@ def test_a_description_stands_in_for_values_that_are_missing():
 def test_a_description_that_does_not_fit_is_refused(given, complaint):
     with pytest.raises(ValueError, match=complaint):
         official_config(given, PUBLISHED_3B.values(), width=2048)
+
+
+@pytest.mark.parametrize("value", [None, "64", [], [64], {}, {"a": 1}, 0, -1, 1.5, True])
+def test_whatever_stands_in_a_description_is_obeyed_or_refused_with_a_sentence(value):
+    described = OFFICIAL.description() | {"checkpoint_scalars": OFFICIAL.values()}
+    places = [(described, key) for key in described]
+    places += [(part, key) for part in described.values() if isinstance(part, dict) for key in part]
+    for part, key in places:
+        before, part[key] = part[key], value
+        try:
+            config = official_config(described)
+            official_prompts(None, described, config)
+        except ValueError as error:
+            assert str(error)
+        part[key] = before
 
 
 def test_an_action_may_be_carried_out_several_times():
