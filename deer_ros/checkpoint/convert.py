@@ -7,6 +7,7 @@ versions of PyTorch wrote, which can only be read whole: of them it holds one at
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -94,9 +95,7 @@ def convert_official(
     FileExistsError, OSError or ValueError with a sentence: a tensor that is unknown, missing or of
     a wrong shape, a pickle that would run a program, a description that does not fit.
     """
-    out = Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FileExistsError(f"{out} exists already; name a new folder, or remove it first.")
+    target = _target(Path(out))
     description = read_description(config)
     given = {"mpt": mpt, "clip": clip, "openflamingo": openflamingo, "deer": deer}
     surveys = [
@@ -111,17 +110,29 @@ def convert_official(
     prompts = official_prompts(tokenizer, description, deer_config)
     plan = _Plan(deer_config, surveys)
 
-    with unfinished_beside(out) as unfinished:
+    with unfinished_beside(target) as unfinished:
         _check_room(unfinished, plan.bytes)
         deer_config.save(unfinished / CONFIG)
         Preprocessor(deer_config.vision.image_size).save(unfinished / PREPROCESSOR)
         prompts.save(unfinished)
         plan.write(unfinished, progress, shard_bytes)
         inspect_model(unfinished)
-        if out.exists():
-            out.rmdir()
-        unfinished.rename(out)
-    return Conversion(out, deer_config, plan.reports())
+        if target.exists():
+            target.rmdir()
+        unfinished.rename(target)
+    return Conversion(Path(out), deer_config, plan.reports())
+
+
+def _target(out: Path) -> Path:
+    """The folder itself, where a link leads to it. Raises where a model cannot appear there."""
+    target = Path(os.path.realpath(out))
+    if target.is_symlink():
+        raise FileExistsError(f"{out} is a link that leads nowhere; name a new folder.")
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise FileExistsError(f"{out} exists already; name a new folder, or remove it first.")
+    if target == Path.cwd():
+        raise FileExistsError(f"{out} is the folder that this runs in; name another.")
+    return target
 
 
 @dataclass

@@ -445,6 +445,28 @@ def test_a_folder_that_is_there_is_never_touched(tmp_path):
     convert_official(tmp_path / "empty", **files)
 
 
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_link_to_a_folder_stays_a_link_to_the_model(tmp_path, is_there):
+    files = write_files(tmp_path, OFFICIAL)
+    disk, link = tmp_path / "disk" / "model", tmp_path / "link"
+    if is_there:
+        disk.mkdir(parents=True)
+    link.symlink_to(disk)
+    assert convert_official(link, **files).folder == link
+    assert link.is_symlink() and load_model(link)
+    assert_nothing_left(disk.parent, "model")
+
+
+def test_a_place_where_no_folder_can_appear_is_told_at_once(tmp_path, monkeypatch):
+    link = tmp_path / "link"
+    link.symlink_to(link)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for out, complaint in ((link, "leads nowhere"), (".", "is the folder that this runs in")):
+        with pytest.raises(FileExistsError, match=complaint):
+            convert_official(out, deer=tmp_path / "none.pt", clip=tmp_path / "none.pt")
+
+
 def test_a_full_disk_is_said_before_anything_is_written(tmp_path, monkeypatch):
     files = write_files(tmp_path, OFFICIAL)
     usage = shutil.disk_usage(tmp_path)
