@@ -37,6 +37,10 @@ def find_device(name: str) -> torch.device:
         raise ValueError(f"device is {name!r}; allowed are auto, cpu, cuda, cuda:N.")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device is {name!r}, but torch finds no GPU here; use cpu or auto.")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(
+            f"device is {name!r}, but the last GPU here is cuda:{torch.cuda.device_count() - 1}."
+        )
     return device
 
 

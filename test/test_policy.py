@@ -11,6 +11,7 @@ from tiny_model import INSTRUCTIONS, write_tiny_model
 from deer_ros import DeerPolicy, Observation
 from deer_ros.budget import criterion
 from deer_ros.budget.cost import CostModel
+from deer_ros.inputs import find_device
 from deer_ros.model.config import ExitConfig
 from deer_ros.policy import NonFiniteActionError
 
@@ -440,6 +441,14 @@ def test_a_policy_runs_in_the_dtype_it_is_asked_for(folder, policy, dtype):
 def test_a_policy_that_cannot_be_loaded_says_why(folder, arguments, complaint):
     with pytest.raises(ValueError, match=complaint):
         DeerPolicy.from_pretrained(folder, **arguments)
+
+
+def test_a_gpu_beyond_the_last_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [str(find_device(name)) for name in ("cuda", "cuda:1")] == ["cuda", "cuda:1"]
+    with pytest.raises(ValueError, match="device is 'cuda:2', but the last GPU here is cuda:1"):
+        find_device("cuda:2")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")

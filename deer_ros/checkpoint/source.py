@@ -120,10 +120,16 @@ class WeightSource:
             for tensor in weights.values() if at_once else ():
                 touch(tensor)
             return weights
-        return {
-            name: self._get(file, {name: tensor})[name].to(self._device, dtype)
-            for name, tensor in tensors.items()
-        }
+        try:
+            return {
+                name: self._get(file, {name: tensor})[name].to(self._device, dtype)
+                for name, tensor in tensors.items()
+            }
+        except torch.OutOfMemoryError as error:
+            raise ValueError(
+                f"the weights in {self.folder} do not fit into the free memory of {self._device}; "
+                "load fewer layers (max_layer), a smaller dtype, or to another device."
+            ) from error
 
     def _find(self, name: str, shape: torch.Size) -> StoredTensor:
         file = self._files[name]

@@ -198,6 +198,15 @@ def test_weights_that_end_too_soon_are_told_and_end_nothing(folder):
         read_tensors(folder / WEIGHTS, tensors)
 
 
+def test_weights_that_do_not_fit_on_the_device_are_told_with_what_to_do(original, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+
+    monkeypatch.setattr(torch.Tensor, "to", full)
+    with pytest.raises(ValueError, match="do not fit into the free memory of cpu; load fewer lay"):
+        load_model(original, dtype=torch.bfloat16)
+
+
 def test_loaded_tensors_are_in_the_dtype_asked_for(original):
     model = load_model(original, dtype=torch.float16).model
     assert {p.dtype for p in model.parameters()} == {torch.float16}
