@@ -21,7 +21,10 @@ LATER = ("config", "simulator", "dataset", "demonstrations")
 
 @dataclass(frozen=True)
 class Results:
-    """What a file holds. about: environment, weights and what else changes every episode. definitions: by setting's name."""
+    """What a file holds. about: environment, weights and what else changes every episode.
+
+    definitions: by setting's name.
+    """
 
     about: dict[str, Any]
     definitions: dict[str, dict[str, Any]]
