@@ -85,6 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
     config = _with_tasks(config, said, practised)
     on_bad = _name_bad if arguments.skip_bad else None
     source, episodes = _demonstrations(arguments, model, on_bad)
+    source |= _start_weights(config)
     survey = Survey(model.action.rate_hz)
     check_same_run(arguments.out, source, config)
     evaluate = _evaluation(config.evaluation) if config.evaluation.every_steps else None
@@ -183,7 +184,22 @@ def _model_config(config: TrainingConfig) -> DeerConfig:
 
     if config.start_from is None:
         return config.model
-    return DeerConfig.load(Path(config.start_from) / CONFIG)
+    file = Path(config.start_from) / CONFIG
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"start_from is {config.start_from}, which is no model directory: it has no {CONFIG}."
+        )
+    return DeerConfig.load(file)
+
+
+def _start_weights(config: TrainingConfig) -> dict[str, str]:
+    """Which weights a run starts from, so that it does not go on from others."""
+    from deer_ros.checkpoint.weights import weights_fingerprint
+    from deer_ros.training.folder import START_WEIGHTS
+
+    if config.start_from is None:
+        return {}
+    return {START_WEIGHTS: weights_fingerprint(config.start_from)}
 
 
 def _with_tasks(config: TrainingConfig, said: bool, practised: bool) -> TrainingConfig:

@@ -14,6 +14,8 @@ from deer_ros.training.config import TrainingConfig
 
 SOURCE, CONFIG = "data.json", "config.json"
 FRAMES = "frames"
+START_WEIGHTS = "start_weights"
+"""In a run's source: the fingerprint of the weights that it was started from, if from any."""
 # What says how a run is watched, and changes nothing in what it learns.
 MAY_CHANGE = ("evaluation", "checkpoint_every_steps", "log_every_steps", "processes")
 
@@ -23,7 +25,10 @@ def check_same_run(folder: Path, source: dict[str, Any], config: TrainingConfig)
 
     source: of the episodes, and how they are read, as JSON takes it.
     """
-    changed = _differences(_read(folder / SOURCE, source), source)
+    begun = _read(folder / SOURCE, source)
+    if START_WEIGHTS in source:  # which runs of earlier versions did not write down
+        begun.setdefault(START_WEIGHTS, source[START_WEIGHTS])
+    changed = _differences(begun, source)
     if (folder / CONFIG).exists():
         before = to_dict(from_dict(TrainingConfig, _read(folder / CONFIG, {})))
         changed = itertools.chain(changed, _differences(before, to_dict(config)))

@@ -128,7 +128,7 @@ class Phase:
             )
 
     def _resume(self, optimizer: torch.optim.Optimizer) -> None:
-        state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+        state = _read(self.checkpoint)
         _check_fits(state["module"], self.module, self.trained, self.checkpoint)
         self.module.load_state_dict(state["module"], strict=False)
         optimizer.load_state_dict(state["optimizer"])
@@ -169,6 +169,21 @@ class Phase:
             "gradient_norm": float(norm),
             "learning_rate": rate * self.rates[0],
         }
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """A checkpoint. ValueError with what to do where it is damaged."""
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+        if state.keys() >= {"step", "module", "optimizer"}:
+            return state
+        problem = "something is missing"
+    except Exception as error:  # broken files raise errors of many kinds
+        problem = type(error).__name__
+    raise ValueError(
+        f"{file} cannot be read as a checkpoint of training ({problem}); it is damaged or of "
+        "something else. Remove it, and its phase begins anew."
+    )
 
 
 def _check_fits(

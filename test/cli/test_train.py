@@ -152,6 +152,52 @@ def test_words_that_a_model_does_not_know_are_named_as_it_is_trained_on(
         assert named in told and bool(named) == ("demonstrated words" in told), told
 
 
+def test_a_run_does_not_go_on_from_other_weights_than_it_started_from(
+    bag, config, tmp_path, capsys
+):
+    start, out = write_tiny_model(tmp_path / "model"), tmp_path / "run"
+    config.write_text(yaml.safe_dump({
+        "start_from": str(start), "policy": {"steps": 1, "batch_windows": 2, "window": 4},
+    }))
+    assert train(config, bag, out) == train(config, bag, out) == 0
+    write_tiny_model(start, seed=1)
+    capsys.readouterr()
+    assert train(config, bag, out) == 2
+    said = capsys.readouterr().err.strip()
+    assert "was started with start_weights" in said and "\n" not in said, said
+    # A run of a version that did not write them down goes on, and does from then on.
+    source = json.loads((out / "data.json").read_text())
+    del source["start_weights"]
+    (out / "data.json").write_text(json.dumps(source))
+    assert train(config, bag, out) == 0
+    write_tiny_model(start, seed=2)
+    assert train(config, bag, out) == 2
+
+
+def test_a_start_that_is_no_model_is_named(bag, config, tmp_path, capsys):
+    config.write_text(f"start_from: {tmp_path / 'nothing'}\n")
+    assert train(config, bag, tmp_path / "run") == 2
+    said = capsys.readouterr().err.strip()
+    assert "start_from is" in said and "is no model directory" in said and "\n" not in said, said
+
+
+@pytest.mark.parametrize("damage", [b"", b"junk", None])
+def test_a_damaged_checkpoint_is_named_with_what_to_do(bag, config, tmp_path, capsys, damage):
+    out = tmp_path / "run"
+    assert train(config, bag, out) == 0
+    file = out / "policy.pt"
+    if damage is None:
+        torch.save({"step": 1}, file)
+    else:
+        file.write_bytes(damage)
+    capsys.readouterr()
+    assert train(config, bag, out) == 2
+    said = capsys.readouterr().err.strip()
+    assert "policy.pt cannot be read as a checkpoint" in said and "\n" not in said, said
+    file.unlink()
+    assert train(config, bag, out) == 0
+
+
 def test_a_run_does_not_go_on_with_other_data_or_read_otherwise(bag, config, tmp_path, capsys):
     out = tmp_path / "run"
     assert train(config, bag, out) == 0
