@@ -206,9 +206,9 @@ class TrainingConfig:
     """A whole run.
 
     start_from: a model directory to go on training; its own configuration is the model's then, and
-    there is no vision or language phase. trained_in: where the data comes from that such a model goes
-    on with, `simulation` or `robot`; None: it stays as the directory says. holdout: share of the episodes, and sentences, kept aside
-    for the validation losses.
+    there is no vision or language phase. trained_in: where the data comes from that such a model
+    goes on with, `simulation` or `robot`; None: it stays as the directory says. holdout: share of
+    the episodes, and sentences, kept aside for the validation losses.
     """
 
     model: DeerConfig = field(default_factory=DeerConfig)
