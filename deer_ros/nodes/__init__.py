@@ -6,6 +6,7 @@ import gc
 import sys
 from importlib import import_module
 
+from deer_ros.nodes.children import end_with_parent
 from deer_ros.nodes.transport import prepare_for_pictures
 
 USAGE_ERROR = 2
@@ -16,6 +17,7 @@ def start(name: str) -> int:
 
     What the node needs and does not find is said in one line, with exit code 2.
     """
+    end_with_parent()
     try:
         _check_ros()
         module = import_module(f"{__name__}.{name}")

@@ -7,10 +7,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 GRACE_S = 5.0
 TAIL_LINES = 12
+# In a child's environment: its input is a pipe that closes when its parent is no more.
+WATCHES_PARENT = "DEER_ROS_WATCHES_PARENT"
 
 
 class ChildDied(RuntimeError):
@@ -19,6 +23,8 @@ class ChildDied(RuntimeError):
 
 class NodeProcess:
     """One of this package's nodes, with ROS parameters; a context manager that always ends it.
+
+    It ends too where this process is killed, which leaves no context.
 
     name: of the executable. parameters: as JSON would hold them. They and the log are written into
     `folder`. environment: on top of this process's own.
@@ -41,8 +47,9 @@ class NodeProcess:
         with open(self.log, "wb") as log:
             # In a session of its own: a Ctrl-C reaches this process only, which ends the others.
             self._process = subprocess.Popen(
-                self._command, env=os.environ | self._environment, stdin=subprocess.DEVNULL,
-                stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+                self._command, env=os.environ | self._environment | {WATCHES_PARENT: "1"},
+                stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT,
+                start_new_session=True)
         return self
 
     def __exit__(self, *_exception) -> None:
@@ -76,3 +83,19 @@ class NodeProcess:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
+        self._process.stdin.close()
+
+
+def end_with_parent() -> None:
+    """In a NodeProcess: from now on this process ends when the one that started it has."""
+    if os.environ.pop(WATCHES_PARENT, None) is not None:
+        threading.Thread(target=_wait_for_parents_end, name="parent", daemon=True).start()
+
+
+def _wait_for_parents_end() -> None:
+    while os.read(sys.stdin.fileno(), 1024):
+        pass
+    # As `stop` does.
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(GRACE_S)
+    os.kill(os.getpid(), signal.SIGKILL)

@@ -38,6 +38,9 @@ FAILED, USAGE_ERROR, INTERRUPTED = 1, 2, 130
 def main() -> int:
     """Exit code 0, 1 for a failed run or too little success, 2 for wrong arguments."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A terminal that closes; under nohup, that is no reason to end.
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.default_int_handler)
     try:
         return _run(_checked(_parser().parse_args()))
     except (ValueError, OSError) as error:

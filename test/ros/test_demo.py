@@ -89,11 +89,18 @@ def exits_without_ros(model: Path, thresholds: tuple[float, ...], task: str,
 
 
 def is_running(pid: int) -> bool:
+    """A process that has ended is none, though nobody has asked for its exit code yet."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
         return False
-    return True
+
+
+def wait_until_gone(pids: list[int]) -> None:
+    deadline_s = time.monotonic() + 20
+    while any(map(is_running, pids)):
+        assert time.monotonic() < deadline_s, "still running"
+        time.sleep(0.05)
 
 
 def test_a_demo_in_lockstep_is_the_policy_and_the_simulator_without_ros(tmp_path, model):
@@ -162,13 +169,22 @@ def test_a_demo_with_a_broken_model_says_what_the_node_said(tmp_path, model):
     assert "Traceback" not in said
 
 
-def test_an_interrupted_demo_leaves_no_process_behind(tmp_path, model):
+@pytest.mark.parametrize("wanted", [signal.SIGINT, signal.SIGHUP])
+def test_an_interrupted_demo_leaves_no_process_behind(tmp_path, model, wanted):
     with Demo(tmp_path / "out", "--model", str(model)) as demo:
         children = demo.wait_until_running()
-        demo.process.send_signal(signal.SIGINT)
+        demo.process.send_signal(wanted)
         _, said = demo.process.communicate(timeout=20)
     assert demo.process.returncode == 130 and "interrupted" in said and "Traceback" not in said
     assert not any(map(is_running, children.values()))
+
+
+def test_a_demo_that_is_killed_leaves_no_process_behind(tmp_path, model):
+    with Demo(tmp_path / "out", "--model", str(model)) as demo:
+        children = demo.wait_until_running()
+        demo.process.kill()
+        demo.process.communicate(timeout=20)
+    wait_until_gone(list(children.values()))
 
 
 def test_a_demo_whose_policy_dies_says_so_and_ends_the_simulator(tmp_path, model):
