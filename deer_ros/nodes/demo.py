@@ -22,6 +22,7 @@ from deer_ros.nodes.children import ChildDied, NodeProcess
 from deer_ros.nodes.domain import isolate, reserved_domain
 from deer_ros.nodes.episode_runner import EpisodeRunner, RunFailed
 from deer_ros.report.episodes import PicturedEpisode, summarise
+from deer_ros.report.locks import locked
 from deer_ros.report.progress import track
 from deer_ros.report.run_folder import results, write_run
 from deer_ros.report.tables import console, task_table
@@ -100,8 +101,9 @@ def _checked(arguments: argparse.Namespace) -> argparse.Namespace:
 
 def _run(arguments: argparse.Namespace) -> int:
     config = DeerConfig.load(arguments.model / "config.json")
-    arguments.out.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
+        # Logs and the nodes' parameters are there: two demos would start each other's nodes.
+        stack.enter_context(locked(arguments.out, "runs a demo"))
         domain = arguments.domain
         isolate(stack.enter_context(reserved_domain()) if domain is None else domain)
         children = [stack.enter_context(child) for child in _children(arguments, config)]

@@ -3,10 +3,12 @@ from __future__ import annotations
 import socket
 
 import pytest
+from tiny_model import write_tiny_model
 
 from deer_ros.nodes.children import ChildDied, NodeProcess
 from deer_ros.nodes.demo import scenes
 from deer_ros.nodes.domain import reserved_domain
+from deer_ros.report.locks import locked
 
 
 def test_two_demos_at_once_get_two_domains():
@@ -97,3 +99,13 @@ def test_a_wrong_argument_is_answered_in_one_line(tmp_path, capsys, monkeypatch,
     said = capsys.readouterr().err
     assert code == 2 and sentence in said and "Traceback" not in said
     assert not (tmp_path / "demo_output").exists()
+
+
+def test_a_second_demo_in_the_same_folder_is_refused(tmp_path, capsys, monkeypatch):
+    from deer_ros.nodes import demo
+    model, out = write_tiny_model(tmp_path / "model"), tmp_path / "out"
+    monkeypatch.setattr("sys.argv", ["demo", "--model", str(model), "--out", str(out)])
+    with locked(out, "runs a demo"):
+        assert demo.main() == 2
+    assert "another process runs a demo in" in capsys.readouterr().err
+    assert [file.name for file in out.iterdir()] == [".lock"]
