@@ -40,8 +40,9 @@ demo: setup
 test: setup
 ifeq ($(strip $(PYTEST_ARGS)),)
 	@$(ENVIRONMENT); export OMP_NUM_THREADS=1; \
-	pytest --numprocesses 2 --dist loadfile -m "not clock and not long" || failed=1; \
-	pytest -m "clock and not long" || failed=1; \
+	pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m "not clock and not long" \
+		|| failed=1; \
+	pytest test/ros -m "clock and not long" || failed=1; \
 	exit $${failed:-0}
 else
 	@$(ENVIRONMENT); OMP_NUM_THREADS=1 exec pytest $(PYTEST_ARGS)

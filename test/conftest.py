@@ -14,7 +14,13 @@ HAS_ROS = find_spec("rclpy") is not None
 # A shell's background job ignores Ctrl-C, and so would every process that a test starts there.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+if not HAS_ROS and os.environ.get("DEER_TEST_ROS") == "needed":
+    raise pytest.UsageError("DEER_TEST_ROS says that ROS is needed, and there is no rclpy.")
 collect_ignore = [] if HAS_ROS else ["nodes", "ros"]
+
+# What has few and long tests. A file is run by one process: begun last, the other would wait for it.
+BEGUN_FIRST = ("test_bundled_model.py", "test_demo.py", "test_run.py", "test_train.py",
+               "test_train_bad_data.py", "test_language.py", "test_collect.py", "test_graph.py")
 
 # Examples that wait for a busy machine are no failures, and the same ones are tried in every run;
 # `--hypothesis-profile=search` tries others.
@@ -28,6 +34,14 @@ def pytest_report_header() -> str:
         return "ROS: none (no rclpy); test/nodes and test/ros are left out"
     names = ("ROS_DISTRO", "RMW_IMPLEMENTATION")
     return f"ROS: {', '.join(os.environ.get(name, f'{name} not set') for name in names)}"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        # `make test` looks for them nowhere else.
+        if item.get_closest_marker("clock") and item.path.parent.name != "ros":
+            raise pytest.UsageError(f"{item.nodeid} is marked `clock`, and lies outside test/ros.")
+    items.sort(key=lambda item: item.path.name not in BEGUN_FIRST)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -61,6 +61,7 @@ def play_to_the_end(node, folder, bag, rate: float) -> dict:
     return {key(action): action for action in node.actions}
 
 
+@pytest.mark.clock
 def test_the_node_answers_a_played_bag_as_replay_does(tmp_path, model):
     bag = tmp_path / "bag"
     write_camera_bag(bag, 330, seed=3)
