@@ -248,6 +248,6 @@ def test_features_that_are_not_finite_name_their_episode(policy):
     {"holdout": float("nan")}, {"second_pass": 1.5}, {"rows": 1}, {"windows": 0}, {"seed": -1},
 ])
 def test_settings_that_make_no_sense_are_refused(changes):
-    with pytest.raises(ValueError, match=f"{next(iter(changes))} is|{next(iter(changes))}"):
+    with pytest.raises(ValueError, match=f"^{next(iter(changes))} is "):
         Settings(**changes)
     assert dataclasses.replace(Settings(), rows=2).rows == 2
