@@ -69,8 +69,8 @@ def test_settings_are_compared_in_pairs(results, tmp_path, capsys):
     assert own["difference"]["estimate"] == 0.5
     assert (exit_4["only_ours"], exit_4["only_theirs"]) == (1, 1)
     assert exit_2["llm_cost_factor"] == pytest.approx(3) and not exit_2["lines"]
-    for line in own["lines"]:
-        assert line["above"]["estimate"] > 0
+    assert [line["scope"] for line in own["lines"]] == ["llm", "step"]
+    assert all(line["above"]["estimate"] > 0 for line in own["lines"])
     assert main(["compare", str(file), "--settings", "exit 2", "--against", "exit 4"]) == 0
     table = capsys.readouterr().out
     assert "-50.0 [" in table and "2.00 x" in table
@@ -142,21 +142,24 @@ def with_costs(results, file, cost):
     return file
 
 
-@pytest.mark.parametrize(("in_first", "in_other"), [
+@pytest.mark.parametrize(("in_first", "in_other", "ends"), [
     # On what all three have, the exit that costs less in the mean costs more.
-    ({"own thresholds": 5.5, "exit 2": 9, "exit 4": 6}, {"exit 2": 1}),
+    ({"own thresholds": 5.5, "exit 2": 9, "exit 4": 6}, {"exit 2": 1}, []),
     # There the setting costs less than either exit, though in the mean of all its scenes more.
-    ({"own thresholds": 1, "exit 2": 2, "exit 4": 4}, {"own thresholds": 5}),
+    ({"own thresholds": 1, "exit 2": 2, "exit 4": 4}, {"own thresholds": 5}, []),
+    # As in the first, and the next two embrace the cost.
+    ({"own thresholds": 5.5, "exit 2": 9, "exit 4": 5}, {"exit 2": 0.5},
+     [("exit 4", "full depth")] * 2),
 ])
 def test_no_line_is_drawn_through_exits_that_do_not_embrace_the_cost_on_common_scenes(
-    results, tmp_path, capsys, in_first, in_other
+    results, tmp_path, capsys, in_first, in_other, ends
 ):
     costs = {TASK: {"full depth": 20, **in_first}, OTHER: {"full depth": 20, **in_other}}
     file = with_costs(results, tmp_path / "stopped.jsonl",
                       lambda line: costs[line["task"]].get(line["setting"]))
     assert main(["compare", str(file), "--settings", "own thresholds", "--json"]) == 0
     (found,) = json.loads(capsys.readouterr().out)["comparisons"]
-    assert all("exit 2" not in (line["cheaper"], line["dearer"]) for line in found["lines"])
+    assert [(line["cheaper"], line["dearer"]) for line in found["lines"]] == ends
 
 
 def test_two_models_are_compared_on_the_scenes_that_both_were_run_in(results, tmp_path, capsys):
