@@ -581,5 +581,4 @@ def assert_memory_stays_below(tmp_path: Path, files: dict) -> None:
         files["deer"].stat().st_size, (tmp_path / "model" / "model.safetensors").stat().st_size
     )
     assert largest > 50e6
-    print(f"grew by {grown / largest:.2f} of the largest file")
     assert grown < 1.3 * largest
