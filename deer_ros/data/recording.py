@@ -19,7 +19,7 @@ from rosbags.rosbag2 import Reader
 from rosbags.typesys import get_types_from_idl, get_types_from_msg
 
 from deer_ros.data.bag_format import BagError
-from deer_ros.data.mcap_repair import repair
+from deer_ros.data.mcap_repair import Repaired, repair
 from deer_ros.data.own_messages import known_types, typestore
 from deer_ros.data.zstd_files import ZSTD_SUFFIX, decompressed, is_compressed, unpack
 
@@ -174,11 +174,14 @@ class Recording:
             self.losses.append(f"{file.name} cannot be decompressed ({_reason(error)})")
             return None
         try:
-            return self._stack.enter_context(Reader(whole))
+            reader = self._stack.enter_context(Reader(whole))
         except PermissionError:
             raise
         except Exception as error:
             return self._repaired(whole, _reason(error))
+        if _is_out_of_order(reader):
+            return self._copied(whole)[0] or reader
+        return reader
 
     def _unpacked(self, file: Path) -> Path:
         whole = self._folder() / file.stem
@@ -187,18 +190,25 @@ class Recording:
 
     def _repaired(self, file: Path, reason: str) -> Reader | None:
         if file.suffix == ".mcap":
-            copy = self._folder() / file.name
-            found = repair(file, copy)
-            reader = self._opened_copy(copy) if found.messages else None
-            if reader is not None:
+            reader, found = self._copied(file)
+            if reader is not None and not (found.is_whole and found.left_out):
                 self.losses.append(
                     f"{file.name} was not finished or is damaged ({reason}): "
                     f"{found.messages} messages up to the damage are there, what followed is lost "
                     f"({found.lost_bytes} of {file.stat().st_size} bytes)"
                 )
+            if reader is not None:
                 return reader
         self.losses.append(f"{file.name} is damaged ({reason}); all of it is lost")
         return None
+
+    def _copied(self, file: Path) -> tuple[Reader | None, Repaired]:
+        """A copy with an index, and without what is none of ROS 2."""
+        copy = self._folder() / file.name
+        found = repair(file, copy)
+        self.losses += [f"{topic} in {file.name} is left out: {count} messages that are none of ROS 2"
+                        for topic, count in found.left_out.items()]
+        return self._opened_copy(copy) if found.messages else None, found
 
     def _opened_copy(self, copy: Path) -> Reader | None:
         """None where what was copied is damaged itself, as the name of a type."""
@@ -285,6 +295,18 @@ class Recording:
             self.losses.append(
                 f"{name} is damaged ({_reason(error)}): {count} of {total} messages could be read"
             )
+
+
+def _is_out_of_order(reader: Reader) -> bool:
+    """Whether it is an MCAP file without an index whose times fall back, where rosbags gives up."""
+    if reader.path.suffix != ".mcap" or reader.storage.chunks or not reader.message_count:
+        return False
+    try:
+        for _ in reader.messages():
+            pass
+    except Exception as error:
+        return "not in timestamp order" in str(error)
+    return False
 
 
 def _merged(files: list[Iterator]) -> Iterator[tuple[int, int, str, int, bytes]]:

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 from episodes import Units
+from mcap.writer import CompressionType
+from mcap.writer import Writer as McapWriter
 from robot_bags import GRIPPER, START_NS, STATIC, TYPES, RobotBag, write_bag
 from rosbags.rosbag2 import CompressionMode, StoragePlugin
 
@@ -110,6 +112,45 @@ def test_a_file_that_the_metadata_speaks_of_and_is_gone_is_said(tmp_path):
     messages, losses = everything(bag)
     assert len(messages) == 49
     assert losses == ["files of it are missing: bag.mcap"]
+
+
+def written(file: Path, channels: dict[str, tuple[str, str]], times: dict[int, str],
+            metadata: dict[str, str] | None = None, **options) -> Path:
+    """An MCAP file. channels: encodings of message and definition by topic. times: with topics."""
+    with file.open("wb") as stream:
+        writer = McapWriter(stream, compression=CompressionType.NONE, **options)
+        writer.start(profile="ros2")
+        numbers = {
+            topic: writer.register_channel(
+                topic, encoding, writer.register_schema("std_msgs/msg/Bool", said, b"bool data"),
+                metadata or {})
+            for topic, (encoding, said) in channels.items()}
+        for time_ns, topic in times.items():
+            writer.add_message(numbers[topic], time_ns, b"\0\1\0\0\1", time_ns)
+        writer.finish()
+    return file
+
+
+def test_messages_a_little_out_of_order_in_a_file_without_an_index_are_put_in_order(tmp_path):
+    times = dict.fromkeys((1, 3, 2, 5, 4), "/bool")
+    file = written(tmp_path / "a.mcap", {"/bool": ("cdr", "ros2msg")}, times, use_chunking=False)
+    messages, losses = everything(file)
+    assert [time for _, time, _ in messages] == [1, 2, 3, 4, 5] and not losses
+
+
+def test_a_channel_that_is_none_of_ros_is_left_out_and_named(tmp_path):
+    channels = {"/bool": ("cdr", "ros2msg"), "/json": ("json", "jsonschema")}
+    file = written(tmp_path / "a.mcap", channels, {1: "/bool", 2: "/json", 3: "/bool"})
+    messages, losses = everything(file)
+    assert [(topic, time) for topic, time, _ in messages] == [("/bool", 1), ("/bool", 3)]
+    assert losses == ["/json (jsonschema) in a.mcap is left out: 1 messages that are none of ROS 2"]
+
+
+def test_a_quality_of_service_that_cannot_be_read_costs_no_messages(tmp_path):
+    file = written(tmp_path / "a.mcap", {"/bool": ("cdr", "ros2msg")}, {1: "/bool", 2: "/bool"},
+                   {"offered_qos_profiles": "- ]"})
+    messages, losses = everything(file)
+    assert len(messages) == 2 and len(losses) == 1
 
 
 def test_damaged_metadata_is_said_and_the_messages_are_read(tmp_path):
