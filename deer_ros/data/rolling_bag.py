@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -99,6 +100,7 @@ class RollingBag:
     """
 
     def __init__(self, folder: Path, file_s: float = FILE_S) -> None:
+        """folder: is made where there is none."""
         self.folder = folder
         self.span = Span()
         self._file_s = file_s
@@ -106,7 +108,20 @@ class RollingBag:
         self._finished: list[tuple[str, Span]] = []
         self._counts: dict[Channel, int] = {}
         self._beside = folder / "metadata.yaml.new"
+        self._held: int | None = None
         folder.mkdir(parents=True, exist_ok=True)
+
+    @classmethod
+    def in_free_folder(cls, wanted: Path, file_s: float = FILE_S) -> RollingBag:
+        """In `wanted`, or, if there is something in it or another one writes there, in the first
+        free of wanted_2, wanted_3 ..."""
+        number, folder = 1, wanted
+        while (held := _claimed(folder)) is None:
+            number += 1
+            folder = wanted.with_name(f"{wanted.name}_{number}")
+        bag = cls(folder, file_s)
+        bag._held = held
+        return bag
 
     def write(self, channel: Channel, recorded_ns: int, data: bytes, now_s: float) -> None:
         """Append a serialised message."""
@@ -140,6 +155,7 @@ class RollingBag:
             self._finish()
         elif not self._finished:
             self._write_metadata()
+        self._let_go()
 
     def abandon(self) -> None:
         """Give up after an OSError: keep the chunks that are whole, and raise nothing."""
@@ -154,6 +170,12 @@ class RollingBag:
                     file.path.unlink()
         with suppress(OSError):
             self._beside.unlink()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._held is not None:
+            os.close(self._held)
+            self._held = None
 
     def _opened(self, now_s: float) -> _File:
         path = self.folder / f"{self.folder.name}_{len(self._finished)}.mcap"
@@ -225,10 +247,25 @@ def _registered(file: _File, channel: Channel) -> int:
     )
 
 
-def free_folder(wanted: Path) -> Path:
-    """`wanted`, or, if there is something in it, the first free of wanted_2, wanted_3 ..."""
-    number, folder = 1, wanted
-    while folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        number += 1
-        folder = wanted.with_name(f"{wanted.name}_{number}")
-    return folder
+def _claimed(folder: Path) -> int | None:
+    """A descriptor of the folder, which is made and locked; None where it is not free.
+
+    Two recorders that start at once would both find it empty.
+    """
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        if not folder.is_dir():
+            return None
+    held = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        is_free = True
+    except BlockingIOError:
+        is_free = False
+    except OSError:  # not every file system on a network has locks
+        is_free = True
+    if is_free and not any(folder.iterdir()):
+        return held
+    os.close(held)
+    return None

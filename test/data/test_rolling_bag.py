@@ -24,7 +24,7 @@ from rosbags.rosbag2 import Reader
 
 from deer_ros.data import own_messages
 from deer_ros.data.recording import Recording
-from deer_ros.data.rolling_bag import CHUNK_BYTES, FLUSH_S, Channel, RollingBag, free_folder
+from deer_ros.data.rolling_bag import CHUNK_BYTES, FLUSH_S, Channel, RollingBag
 
 SECOND_NS = 10**9
 START_NS = 1_700_000_000 * SECOND_NS
@@ -159,10 +159,15 @@ def test_what_waits_is_written_after_a_while_without_new_messages(tmp_path):
 
 def test_nothing_that_is_there_is_overwritten(tmp_path):
     wanted = tmp_path / "bag"
-    assert free_folder(wanted) == wanted
     wanted.mkdir()
-    assert free_folder(wanted) == wanted, "an empty folder is free"
-    (wanted / "something").touch()
-    assert free_folder(wanted) == tmp_path / "bag_2"
+    RollingBag.in_free_folder(wanted).close()
+    assert list(wanted.iterdir()), "an empty folder is free"
     (tmp_path / "bag_2").touch()
-    assert free_folder(wanted) == tmp_path / "bag_3"
+    assert RollingBag.in_free_folder(wanted).folder == tmp_path / "bag_3"
+
+
+def test_two_bags_at_once_get_two_folders_before_anything_is_in_them(tmp_path):
+    bags = [RollingBag.in_free_folder(tmp_path / "bag") for _ in range(3)]
+    assert [bag.folder.name for bag in bags] == ["bag", "bag_2", "bag_3"]
+    for bag in bags:
+        bag.close()

@@ -7,7 +7,7 @@ import time
 from collections import Counter, deque
 from pathlib import Path
 
-from deer_ros.data.rolling_bag import Channel, RollingBag, free_folder
+from deer_ros.data.rolling_bag import Channel, RollingBag
 
 LIMIT_BYTES = 64 * 2**20
 # What a message takes beside its bytes.
@@ -32,7 +32,7 @@ class Writing:
         self._wanted = folder
         self._file_s = file_s
         self._limit_bytes = limit_bytes
-        self._bag = RollingBag(free_folder(folder), file_s)
+        self._bag = RollingBag.in_free_folder(folder, file_s)
         self._newest_ns: int | None = None
         self._waiting: deque[tuple[Channel, int, bytes]] = deque()
         self._waiting_bytes = 0
@@ -99,7 +99,7 @@ class Writing:
     def _write(self, channel: Channel, recorded_ns: int, data: bytes) -> None:
         if self._newest_ns is not None and recorded_ns < self._newest_ns - JUMP_BACK_NS:
             self._bag.close()
-            self._bag = RollingBag(free_folder(self._wanted), self._file_s)
+            self._bag = RollingBag.in_free_folder(self._wanted, self._file_s)
             self._newest_ns = None
         self._bag.write(channel, recorded_ns, data, time.monotonic())
         self._newest_ns = max(recorded_ns, self._newest_ns or recorded_ns)
