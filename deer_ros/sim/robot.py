@@ -117,6 +117,9 @@ class SimulatedRobot:
             ValueError: a value is not finite. The robot has not moved then.
         """
         velocity = np.asarray(velocity_m_s, dtype=np.float64)
+        if np.isfinite(velocity).all():
+            # The division would make the largest numbers infinite.
+            velocity = np.clip(velocity, -MAX_LINEAR_VELOCITY_M_S, MAX_LINEAR_VELOCITY_M_S)
         self._advance(velocity / MAX_LINEAR_VELOCITY_M_S, gripper)
 
     def pictures(self) -> tuple[np.ndarray, np.ndarray]:

@@ -78,6 +78,7 @@ def test_pictures_that_nobody_answers_are_sent_again_with_the_same_stamp(simulat
     {"instruction": "do something else"},
     {"action": (np.nan,) + UP[1:]},
     {"gripper": np.inf},
+    {"executions": 65535},
 ])
 def test_an_action_that_must_not_move_the_robot_moves_only_the_time(simulator, refused):
     before_ns = start(simulator)

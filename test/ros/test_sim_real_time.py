@@ -89,8 +89,9 @@ def test_a_zero_twist_stops_the_hand_at_once(simulator):
 
 def test_a_twist_that_is_old_or_not_finite_or_in_another_frame_moves_nothing(simulator):
     start(simulator)
-    for how in ({"stamp_ns": 1}, {"frame_id": "camera"}, {"frame_id": ""},
-                {"velocity": (np.nan, 0.0, 0.2)}, {"velocity": (0.2, np.inf, 0.2)}):
+    for how in ({"stamp_ns": 1}, {"stamp_ns": 2 * 10**18}, {"frame_id": "camera"},
+                {"frame_id": ""}, {"velocity": (np.nan, 0.0, 0.2)},
+                {"velocity": (0.2, np.inf, 0.2)}, {"velocity": (0.2, -np.inf, 0.2)}):
         # After a reset the arm settles by some millimetres.
         assert travel(simulator, **how) < 0.015, how
     # Those that are none of this move it, however few a busy machine gets through.
@@ -115,6 +116,21 @@ def test_the_gripper_obeys_plain_and_latched_publishers(simulator, qos):
     publisher.publish(Float64(data=0.5))
     simulator.wait(lambda: fingers() < 0.01)
     simulator.node.destroy_publisher(publisher)
+
+
+def test_a_reset_forgets_what_the_gripper_was_told(simulator):
+    start(simulator)
+
+    def fingers():
+        return simulator.joints[max(simulator.joints)][-2]
+
+    def closed():
+        simulator.open_gripper(0.0)
+        return fingers() > 0.03
+
+    simulator.wait(closed)
+    start(simulator)
+    simulator.wait(lambda: fingers() < 0.01)
 
 
 def test_pictures_are_stamped_in_exact_periods_and_both_cameras_alike(simulator):

@@ -77,6 +77,14 @@ def test_actions_beyond_one_are_clipped(robot):
     np.testing.assert_allclose(target(robot) - start, [LINEAR_SCALE_M, 0, 0], atol=1e-9)
 
 
+@pytest.mark.parametrize("velocity", [9.0, 1.7e308])
+def test_velocities_beyond_the_arms_are_clipped_however_large(robot, velocity):
+    robot.reset("reach", SEED)
+    start = target(robot)
+    robot.advance(np.array([velocity, 0, 0]), gripper=1.0)
+    np.testing.assert_allclose(target(robot) - start, [LINEAR_SCALE_M / 4, 0, 0], atol=1e-9)
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_an_action_that_is_not_finite_is_refused_and_nothing_moves(robot, bad):
     robot.reset("reach", SEED)

@@ -8,6 +8,7 @@ import time
 import numpy as np
 from rclpy.node import Node
 
+from deer_ros.model.config import MOST_EXECUTIONS
 from deer_ros.msg import EndEffectorAction
 from deer_ros.nodes.simulator.episode import SimEpisode
 from deer_ros.nodes.simulator.outputs import SimOutputs
@@ -62,7 +63,8 @@ class Lockstep:
         if self._episode.done or to_nanoseconds(action.static_stamp) != self._stamp_ns:
             return
         moves = self._may_move(action)
-        for _ in range(max(1, action.executions)):
+        periods = 1 if action.executions > MOST_EXECUTIONS else max(1, action.executions)
+        for _ in range(periods):
             # Time must go on, or the policy, which answers each stamp once, would never move again.
             self._stamp_ns += PERIOD_NS
             if moves:
@@ -76,6 +78,10 @@ class Lockstep:
     def _may_move(self, action: EndEffectorAction) -> bool:
         if not all(map(math.isfinite, [*action.action, action.gripper])):
             self._logger.error("an action with NaN or infinity was not applied")
+            return False
+        if action.executions > MOST_EXECUTIONS:
+            self._logger.error(f"an action for {action.executions} control periods was not "
+                               f"applied; at most {MOST_EXECUTIONS} are allowed")
             return False
         return action.commanded and action.instruction == self._robot.instruction
 

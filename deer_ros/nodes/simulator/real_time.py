@@ -74,6 +74,7 @@ class RealTime:
         self._robot.pictures()
         now_ns = self._clock.now().nanoseconds
         self._velocity_stamp_ns = 0
+        self._gripper = OPEN
         self._ticks = self._pictures = self._dropped = 0
         self._next_tick_ns = self._next_picture_ns = now_ns + RESET_NS
         self._episode.restart(seed, now_ns)
@@ -123,18 +124,24 @@ class RealTime:
             self._logger.warning(f"the simulation is {lag_ns / 1e9:.2f} s behind the clock, "
                                  "and goes on from the clock's time")
             self._next_tick_ns = self._next_picture_ns = now_ns
+            # After a jump back it would be one of the future, and be obeyed until then.
+            self._velocity_stamp_ns = 0
 
     def _take_twist(self, twist: TwistStamped) -> None:
         linear = twist.twist.linear
         velocity = np.array([linear.x, linear.y, linear.z])
+        stamp_ns = to_nanoseconds(twist.header.stamp)
         if twist.header.frame_id != self._frame_id:
             self._refuse(f"a twist in frame '{twist.header.frame_id}' was refused: "
                          f"this robot moves in '{self._frame_id}' (parameter frame_id)")
         elif not np.isfinite(velocity).all():
             self._refuse("a twist with NaN or infinity was refused")
+        elif stamp_ns - self._clock.now().nanoseconds > COMMAND_TIMEOUT_NS:
+            self._refuse("a twist of the future was refused: its sender's clock is ahead of this "
+                         "one's; set both alike")
         else:
             self._velocity = velocity
-            self._velocity_stamp_ns = to_nanoseconds(twist.header.stamp)
+            self._velocity_stamp_ns = stamp_ns
 
     def _take_gripper(self, opening: Float64) -> None:
         if math.isfinite(opening.data):
