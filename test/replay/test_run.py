@@ -82,7 +82,8 @@ def test_the_actions_are_those_of_the_policy_on_the_samplers_pairs(model, tmp_pa
 def test_two_runs_are_equal_bit_for_bit(model, tmp_path):
     bag = write_bag(tmp_path / "bag")
     runs = [replay(model, bag, tmp_path / name).runs[0].steps for name in ("a", "b")]
-    for first, second in zip(*runs):
+    assert len(runs[0]) == 12
+    for first, second in zip(*runs, strict=True):
         np.testing.assert_array_equal(first.action, second.action)
         assert first.exit_layer == second.exit_layer
 
@@ -98,6 +99,7 @@ def test_with_a_cost_table_the_whole_bag_is_equal_bit_for_bit(model, tmp_path):
 def test_times_are_the_cost_tables(model, tmp_path):
     bag = write_bag(tmp_path / "bag")
     steps = replay(model, bag, tmp_path / "out", table=cost_table()).runs[0].steps
+    assert len(steps) == 12
     for step in steps:
         # Whole steps', which are not the sums of the parts': budgets are solved from them, too.
         assert step.step_ms == pytest.approx({2: 5.0, 4: 7.0, 6: 9.0}[step.exit_layer])
@@ -114,7 +116,8 @@ def test_every_run_of_a_sweep_is_what_it_is_alone(model, tmp_path):
     for number, own in enumerate(settings):
         alone = replay(model, bag, tmp_path / f"alone{number}", [own]).runs[0].steps
         depths.append([step.exit_layer for step in alone])
-        for first, second in zip(alone, together.runs[number].steps):
+        assert len(alone) == 20
+        for first, second in zip(alone, together.runs[number].steps, strict=True):
             np.testing.assert_array_equal(first.action, second.action)
             np.testing.assert_array_equal(first.deltas, second.deltas)
             assert first.exit_layer == second.exit_layer
@@ -125,7 +128,8 @@ def test_every_run_of_a_sweep_is_what_it_is_alone(model, tmp_path):
 def test_what_is_read_back_is_what_was_done(model, tmp_path):
     result = replay(model, write_bag(tmp_path / "bag"), tmp_path / "out")
     read = read_records(tmp_path / "out", [])["/deer/action"]
-    for step, again in zip(result.runs[0].steps, read):
+    assert len(read) == 12
+    for step, again in zip(result.runs[0].steps, read, strict=True):
         assert step.stamps_ns == again.stamps_ns
         np.testing.assert_array_equal(step.action, again.action)
         assert (step.exit_layer, step.episode, step.step) == (
@@ -150,6 +154,7 @@ def test_full_depth_is_the_deepest_exit_from_the_same_state(model, tmp_path):
 def test_the_recorded_velocity_is_compared_in_the_models_units(model, tmp_path):
     bag = write_bag(tmp_path / "bag")
     steps = replay(model, bag, tmp_path / "out").runs[0].steps
+    assert len(steps) == 12
     for frame, step in enumerate(steps):
         expected = 0.1 * np.sin(frame + np.arange(6)) / np.repeat([0.04 * 20, 0.05 * 20], 3)
         np.testing.assert_allclose(step.recorded_action[:6], expected, rtol=1e-5)
@@ -192,7 +197,7 @@ def test_an_earlier_run_in_the_bag_is_what_is_compared_with_and_keeps_apart(mode
     second = replay(model, tmp_path / "first", tmp_path / "second")
     assert second.moved == {"/deer/action": "/recorded/deer/action",
                             "/deer/status": "/recorded/deer/status"}
-    for before, after in zip(first.runs[0].steps, second.runs[0].steps):
+    for before, after in zip(first.runs[0].steps, second.runs[0].steps, strict=True):
         assert after.to_recorded == 0
         np.testing.assert_array_equal(before.action, after.action)
     with Recording(tmp_path / "second") as recording:
