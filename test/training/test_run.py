@@ -154,15 +154,18 @@ def test_every_parameter_that_learns_is_used_as_several_processes_need_it(tmp_pa
     assert all(p.grad is not None for group in groups for p in group["params"])
 
 
-def test_a_run_that_diverges_says_what_can_be_done_and_names_no_file_that_is_not_there(tmp_path):
-    run = TrainingRun(
-        config(vision_steps=0, learning_rate=1e30, head_learning_rate=1e30, warmup_steps=0),
-        made_up_episodes(), tmp_path, Recorder(),
-    )  # fmt: skip
+@pytest.mark.parametrize(("every_steps", "is_there"), [(1, True), (2, False)])
+def test_a_run_that_diverges_says_what_can_be_done_and_names_no_file_that_is_not_there(
+    tmp_path, every_steps, is_there
+):
+    """It diverges at its second step."""
+    fast = config(vision_steps=0, learning_rate=1e30, head_learning_rate=1e30, warmup_steps=0)
+    fast = dataclasses.replace(fast, checkpoint_every_steps=every_steps)
+    run = TrainingRun(fast, made_up_episodes(), tmp_path, Recorder())
     with pytest.raises(ArithmeticError, match="lower learning rate and another --out") as caught:
         run()
     file = tmp_path / "policy.pt"
-    assert (str(file) in str(caught.value)) == file.exists()
+    assert (str(file) in str(caught.value), file.exists()) == (is_there, is_there)
 
 
 def test_an_episode_without_actions_is_named(tmp_path):
