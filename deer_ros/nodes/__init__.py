@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import sys
+import traceback
 from importlib import import_module
+from pathlib import Path
 
 from deer_ros.nodes.children import end_with_parent
 from deer_ros.nodes.transport import prepare_for_pictures
@@ -34,6 +36,39 @@ def start(name: str) -> int:
     # crash now and then while the process is taken down around them.
     gc.collect()
     return code
+
+
+def refused(name: str, error: Exception) -> int:
+    """Say in one line why a node did not start, and end rclpy; the exit code.
+
+    What is neither a bad value, nor a file, nor rclpy's complaint is raised anew.
+    """
+    is_rclpys = type(error).__module__.startswith("rclpy")
+    if not (is_rclpys or isinstance(error, (ValueError, OSError))):
+        raise error
+    # rclpy's own complaints are about the command line or a parameter file, and lengthy.
+    print(f"{name}: {str(error).splitlines()[0] if is_rclpys else error}", file=sys.stderr)
+    import_module("rclpy").try_shutdown()
+    return USAGE_ERROR
+
+
+def spin_once(executor, node, timeout_s: float) -> None:
+    """Run the callback that is ready first. One that fails is told of, and the node goes on."""
+    try:
+        executor.spin_once(timeout_sec=timeout_s)
+    except Exception:
+        if not executor.context.ok():
+            raise
+        node.get_logger().error(f"a callback failed:\n{traceback.format_exc()}")
+
+
+def as_path(parameter: str, value: str) -> Path:
+    """A parameter's path, `~` included. ValueError where it speaks of a user that there is not."""
+    try:
+        return Path(value).expanduser()
+    except RuntimeError:
+        raise ValueError(
+            f"{parameter} is {value!r}, but there is no such user; write the whole path") from None
 
 
 def _check_ros() -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from pathlib import Path
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
@@ -19,9 +18,11 @@ from rclpy.clock_type import ClockType
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
+from rclpy.validate_full_topic_name import validate_full_topic_name
 
 from deer_ros.control.sampler import CAMERAS
 from deer_ros.data.rolling_bag import FILE_S, Channel
+from deer_ros.nodes import as_path, refused, spin_once
 from deer_ros.nodes.policy.stop_signals import catch_stop_signals, on_stop_signal
 from deer_ros.nodes.recorder.subscriptions import Definitions, TopicSubscriptions
 from deer_ros.nodes.recorder.writing import Writing
@@ -46,7 +47,7 @@ REPORT_PERIOD_S = 1.0
 WARN_EVERY_S = 5.0
 # A policy that is stopped together with the recorder says so, and sends zero.
 LAST_WORDS_S = 0.5
-FAILED, USAGE_ERROR = 1, 2
+FAILED = 1
 
 
 def policy_topics(transport: str) -> list[str]:
@@ -64,13 +65,16 @@ class RecorderNode(Node):
     def __init__(self) -> None:
         super().__init__("recorder")
         values = {row.name: self._declared(row) for row in TABLE}
-        folder = Path(values["folder"]).expanduser()
+        folder = as_path("folder", values["folder"])
+        further = values["topics"].split()
+        for name in further:
+            self._check_topic(name)
         self.failed = False
         self._told_drops = 0
         self._early: dict[Channel, bytes] = {}
         self._writing = Writing(folder, values["file_duration"], round(values["queue"] * 2**20))
         definitions = Definitions()
-        names = policy_topics(values["image.transport"]) + values["topics"].split()
+        names = policy_topics(values["image.transport"]) + further
         self._topics = [
             TopicSubscriptions(self, name, self._take, definitions)
             for name in dict.fromkeys(names)
@@ -96,6 +100,15 @@ class RecorderNode(Node):
             description=row.meaning, dynamic_typing=True, read_only=True)
         return row.convert(self.declare_parameter(row.name, row.default, descriptor).value)
 
+    def _check_topic(self, name: str) -> None:
+        try:
+            validate_full_topic_name(self.resolve_topic_name(name))
+        except Exception as error:  # rclpy's classes for what it refuses are many
+            raise ValueError(
+                f"topics speaks of {name!r}, which is no topic's name "
+                f"({str(error).splitlines()[0]}); allowed: names with spaces between them, such as "
+                "'/tf joint_states'") from None
+
     def _take(self, channel: Channel, data: bytes) -> None:
         now_ns = self.get_clock().now().nanoseconds
         if now_ns == 0:
@@ -111,8 +124,8 @@ class RecorderNode(Node):
         for topic in self._topics:
             known = topic.problem
             topic.look()
-            if topic.problem and not known:
-                self.get_logger().warning(f"{topic.name} is not recorded: {topic.problem}.")
+            if topic.problem and topic.problem != known:
+                self.get_logger().warning(f"not recorded: {topic.name}, {topic.problem}.")
 
     def _report(self) -> None:
         writing = self._writing
@@ -133,6 +146,9 @@ class RecorderNode(Node):
             level, text = DiagnosticStatus.ERROR, f"recording has stopped: {writing.failure}"
         elif drops:
             level, text = DiagnosticStatus.WARN, "the disk is too slow"
+        elif unrecorded := [topic for topic in self._topics if topic.problem]:
+            level, text = DiagnosticStatus.WARN, "not recorded: " + "; ".join(
+                f"{topic.name}, {topic.problem}" for topic in unrecorded)
         values = [KeyValue(key="messages", value=str(writing.written)),
                   KeyValue(key="dropped", value=str(drops))]
         message = DiagnosticArray(status=[
@@ -145,13 +161,11 @@ def main() -> int:
     """Exit code 0 after a signal, 1 when nothing more could be written, 2 for a bad parameter."""
     stop = threading.Event()
     catch_stop_signals()
-    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     try:
+        rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
         node = RecorderNode()
-    except (ValueError, OSError) as error:
-        print(f"recorder: {error}", file=sys.stderr)
-        rclpy.shutdown()
-        return USAGE_ERROR
+    except Exception as error:
+        return refused("recorder", error)
     executor = SingleThreadedExecutor()
     executor.add_node(node)
 
@@ -160,12 +174,15 @@ def main() -> int:
         executor.wake()
 
     on_stop_signal(end)
-    while not (stop.is_set() or node.failed):
-        executor.spin_once(timeout_sec=0.2)
-    end_s = time.monotonic() + LAST_WORDS_S
-    while not node.failed and time.monotonic() < end_s:
-        executor.spin_once(timeout_sec=0.05)
-    node.close()
-    node.destroy_node()
-    rclpy.shutdown()
+    try:
+        while not (stop.is_set() or node.failed):
+            spin_once(executor, node, 0.2)
+        end_s = time.monotonic() + LAST_WORDS_S
+        while not node.failed and time.monotonic() < end_s:
+            spin_once(executor, node, 0.05)
+    finally:
+        # Whatever happened, what was taken becomes a bag.
+        node.close()
+        node.destroy_node()
+        rclpy.shutdown()
     return FAILED if node.failed else 0

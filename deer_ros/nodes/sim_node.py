@@ -7,7 +7,6 @@ that made the renderer.
 
 from __future__ import annotations
 
-import sys
 import threading
 
 import rclpy
@@ -16,6 +15,7 @@ from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import Trigger
 
+from deer_ros.nodes import refused, spin_once
 from deer_ros.nodes.policy.stop_signals import catch_stop_signals, on_stop_signal
 from deer_ros.nodes.simulator import parameters
 from deer_ros.nodes.simulator.episode import SimEpisode
@@ -80,17 +80,15 @@ def main() -> int:
     stop = threading.Event()
     catch_stop_signals()
     on_stop_signal(lambda _name: stop.set())
-    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     try:
+        rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
         node = SimulatedRobotNode()
-    except (ValueError, OSError) as error:
-        print(f"simulated_robot: {error}", file=sys.stderr)
-        rclpy.shutdown()
-        return 2
+    except Exception as error:
+        return refused("simulated_robot", error)
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     while not stop.is_set():
-        executor.spin_once(timeout_sec=node.work())
+        spin_once(executor, node, node.work())
     node.report()
     node.destroy_node()
     rclpy.shutdown()

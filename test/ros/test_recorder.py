@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import signal
 import time
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from deer_ros.msg import EndEffectorAction
 from diagnostic_msgs.msg import DiagnosticArray
-from graph import isolated_graph, same_bytes
+from graph import Graph, isolated_graph, same_bytes
 from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
 from rclpy.serialization import deserialize_message, serialize_message
 from rosbags.interfaces import QosDurability, QosReliability
@@ -205,9 +206,49 @@ def test_a_second_recording_goes_to_a_folder_of_its_own_and_a_jump_back_in_time_
     ({"folder": ""}, "folder is ''; allowed: the path of the new bag"),
     ({"folder": "/proc/bag"}, "/proc/bag"),
     ({"file_duration": 0.0}, "file_duration is 0.0; allowed"),
+    ({"folder": "~nosuchuser/bag"}, "folder is '~nosuchuser/bag', but there is no such user"),
+    ({"topics": "/tf,/joint_states"}, "topics speaks of '/tf,/joint_states', which is no topic's"),
+    ({"topics": "/tf my-topic"}, "topics speaks of 'my-topic', which is no topic's name"),
+    ({"topics": "camera/"}, "topics speaks of 'camera/', which is no topic's name"),
+    ({"topics": "/a//b"}, "topics speaks of '/a//b', which is no topic's name"),
 ])
 def test_what_cannot_be_recorded_is_one_line(tmp_path, graph, parameters, sentence):
     with recorder(tmp_path, **parameters) as process:
         assert process.wait(60) == 2
         lines = process.log.read_text().splitlines()
     assert len(lines) == 1 and sentence in lines[0]
+
+
+def test_a_missing_parameter_file_is_one_line(tmp_path, graph):
+    process = recorder(tmp_path)
+    process._command += ["--params-file", "/no/such/file.yaml"]
+    with process:
+        assert process.wait(60) == 2
+        said = process.log.read_text()
+    assert "/no/such/file.yaml" in said and "Traceback" not in said
+
+
+def test_a_publisher_of_another_type_that_goes_away_costs_nothing(tmp_path, graph):
+    """Neither one that was alone at first, nor one beside the right one."""
+    diagnostics = graph.listen(DiagnosticArray, "/diagnostics", raw=False)
+    # One process cannot have both types.
+    elsewhere = Graph(int(os.environ["ROS_DOMAIN_ID"]))
+    stray = elsewhere.node.create_publisher(String, "/deer/action", 10)
+
+    def warned() -> bool:
+        return any("/deer/action" in status.message and status.level == b"\x01"
+                   for message in diagnostics for status in message.status)
+
+    with recorder(tmp_path) as process:
+        graph.wait_until(stray.get_subscription_count, said=process.last_words)
+        right = graph.node.create_publisher(EndEffectorAction, "/deer/action", 10)
+        graph.wait_until(warned, said=process.last_words)
+        elsewhere.close()
+        graph.wait_until(right.get_subscription_count, said=process.last_words)
+        action = serialize_message(EndEffectorAction(step=7))
+        right.publish(action)
+        graph.rest(0.5)
+        process.signal(signal.SIGINT)
+        assert process.wait(30) == 0, process.last_words()
+    found, losses = recorded(tmp_path / "bag")
+    assert not losses and same_bytes(found["/deer/action"], [action])

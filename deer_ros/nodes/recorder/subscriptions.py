@@ -26,7 +26,7 @@ class TopicSubscriptions:
     """One topic: a subscription for its volatile publishers, and one for its latched ones.
 
     A latched publisher reaches both, so what comes a second time is dropped. `look` is to be called
-    often: publishers come and go.
+    often: publishers come and go. problem: what of it is not recorded now, and why.
     """
 
     def __init__(
@@ -42,6 +42,7 @@ class TopicSubscriptions:
         self._take = take
         self._definitions = definitions
         self._channel: Channel | None = None
+        self._is_empty = True
         self._open: dict[DurabilityPolicy, tuple[ReliabilityPolicy, Subscription]] = {}
         self._recent: dict[DurabilityPolicy, deque[bytes]] = {
             durability: deque(maxlen=RECENT) for durability in (VOLATILE, LATCHED)}
@@ -49,15 +50,20 @@ class TopicSubscriptions:
     def look(self) -> None:
         """Subscribe as the publishers of now ask for."""
         publishers = self._node.get_publishers_info_by_topic(self.name)
-        if not publishers or self.problem:
+        if not publishers:
             return
         kinds = sorted({publisher.topic_type for publisher in publishers})
+        if self._is_empty and self._channel is not None and self._channel.kind not in kinds:
+            self._forget()
         if self._channel is None:
             try:
                 self._begin(kinds, publishers)
             except ValueError as error:
                 self.problem = str(error)
                 return
+        others = [kind for kind in kinds if kind != self._channel.kind]
+        self.problem = (f"messages of {', '.join(others)} beside those of {self._channel.kind}"
+                        if others else None)
         offered: dict[DurabilityPolicy, list[ReliabilityPolicy]] = {}
         for publisher in publishers:
             if publisher.topic_type == self._channel.kind:
@@ -78,6 +84,13 @@ class TopicSubscriptions:
         topic = self._node.resolve_topic_name(self.name)
         self._channel = Channel(topic, kinds[0], definition, digest, qos)
 
+    def _forget(self) -> None:
+        """A publisher of another type was there, said nothing and is gone."""
+        for _, subscription in self._open.values():
+            self._node.destroy_subscription(subscription)
+        self._open.clear()
+        self._channel = None
+
     def _subscribe(self, durability: DurabilityPolicy, reliability: ReliabilityPolicy) -> None:
         known = self._open.get(durability)
         if known is not None:
@@ -91,6 +104,8 @@ class TopicSubscriptions:
         self._open[durability] = reliability, subscription
 
     def _receiver(self, durability: DurabilityPolicy) -> Callable[[bytes], None]:
+        channel = self._channel
+
         def receive(data: bytes) -> None:
             if len(self._open) > 1:
                 other = self._recent[LATCHED if durability is VOLATILE else VOLATILE]
@@ -98,7 +113,8 @@ class TopicSubscriptions:
                     other.remove(data)
                     return
                 self._recent[durability].append(data)
-            self._take(self._channel, data)
+            self._is_empty = False
+            self._take(channel, data)
 
         return receive
 
