@@ -7,16 +7,16 @@ node. `/clock` tells the bag's time. The process ends when the bag has.
 from __future__ import annotations
 
 import math
-import sys
 import threading
 import time
 from collections import Counter
-from pathlib import Path
 
 import rclpy
 from lifecycle_msgs.msg import State
 from lifecycle_msgs.srv import GetState
 from rcl_interfaces.msg import ParameterDescriptor, SetParametersResult
+from rclpy.client import Client
+from rclpy.exceptions import NameValidationException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
@@ -26,6 +26,7 @@ from rosgraph_msgs.msg import Clock
 from std_srvs.srv import SetBool
 
 from deer_ros.data.recording import Recording
+from deer_ros.nodes import as_path, refused, spin_once
 from deer_ros.nodes.player.ahead import ReadAhead
 from deer_ros.nodes.player.pace import Pace
 from deer_ros.nodes.player.publishers import open_publishers
@@ -57,9 +58,11 @@ LEAD_NS = 100_000_000
 # For subscribers to be found.
 MATCHING_NS = 1_000_000_000
 ASK_EVERY_NS = 200_000_000
+# Of waiting for another node; and a gap in the bag that is told of.
+LONG_NS = 10_000_000_000
 # A clock that stands still is told no more often, for those who come late.
 STANDING_CLOCK_NS = 100_000_000
-FAILED, USAGE_ERROR = 1, 2
+FAILED = 1
 
 
 class PlayerNode(Node):
@@ -77,6 +80,7 @@ class PlayerNode(Node):
         if self._clock_period_ns:
             self._clock = self.create_publisher(Clock, "/clock", 10)
         self._clock_due_ns = 0
+        self._spun_ns = 0
         self._told_ns: int | None = None
         self._played: Counter[str] = Counter()
         self._latest_ns = 0
@@ -88,7 +92,7 @@ class PlayerNode(Node):
 
     def play(self) -> int:
         """Play the bag to its end; the exit code. Raises as Recording for what is no bag."""
-        with Recording(Path(self._value("bag")).expanduser()) as recording:
+        with Recording(as_path("bag", self._value("bag"))) as recording:
             publishers = open_publishers(self, recording, self._clock is not None)
             told = self._tell_losses(recording, 0)
             for reason, topics in publishers.skipped.items():
@@ -169,17 +173,34 @@ class PlayerNode(Node):
             self._spin(NAP_NS, bag_ns)
 
     def _wait_until_active(self, name: str, bag_ns: int) -> None:
-        client = self.create_client(GetState, f"{name}/get_state")
+        try:
+            client = self.create_client(GetState, f"{name}/get_state")
+        except NameValidationException as error:
+            raise ValueError(f"wait_for is {name!r}, which is no node's name "
+                             f"({str(error).splitlines()[0]}); allowed: a name such as "
+                             "'deer' or '/left/deer'") from None
+        tell_ns = time.monotonic_ns() + LONG_NS
         while not self._stop.is_set():
-            if client.service_is_ready():
-                answer = client.call_async(GetState.Request())
-                self._spin(ASK_EVERY_NS, bag_ns)
-                if answer.done() and answer.result().current_state.id == State.PRIMARY_STATE_ACTIVE:
-                    break
-                client.remove_pending_request(answer)
-            else:
-                self._spin(ASK_EVERY_NS, bag_ns)
+            state = self._asked_state(client, bag_ns)
+            if state is not None and state.id == State.PRIMARY_STATE_ACTIVE:
+                break
+            if time.monotonic_ns() >= tell_ns:
+                self.get_logger().warning(f"still waiting for {name}, which "
+                                          + (f"is {state.label}" if state else "does not answer"))
+                tell_ns = time.monotonic_ns() + LONG_NS
         self.destroy_client(client)
+
+    def _asked_state(self, client: Client, bag_ns: int) -> State | None:
+        """What a managed node says within ASK_EVERY_NS, which pass in any case."""
+        if not client.service_is_ready():
+            self._spin(ASK_EVERY_NS, bag_ns)
+            return None
+        answer = client.call_async(GetState.Request())
+        self._spin(ASK_EVERY_NS, bag_ns)
+        if answer.done():
+            return answer.result().current_state
+        client.remove_pending_request(answer)
+        return None
 
     def _play_through(self, ahead: ReadAhead, publishers: dict[str, Publisher]) -> None:
         first_ns = ahead.first()[1]
@@ -187,6 +208,7 @@ class PlayerNode(Node):
         self._publish_clock(first_ns, time.monotonic_ns())
         while (message := ahead.first()) is not None:
             topic, bag_ns, data = message
+            self._tell_gap(topic, bag_ns)
             if not self._wait(bag_ns, ahead):
                 return
             now_ns = time.monotonic_ns()
@@ -199,6 +221,9 @@ class PlayerNode(Node):
     def _wait(self, bag_ns: int, ahead: ReadAhead) -> bool:
         """Until a moment is due. False: the player is to stop."""
         while not self._stop.is_set():
+            # Where all is late, or much is read ahead, it never naps, and must listen all the same.
+            if time.monotonic_ns() - self._spun_ns >= NAP_NS:
+                self._listen(0)
             wait_ns = self._pace.wait_ns(bag_ns, time.monotonic_ns())
             if wait_ns is not None and wait_ns <= 0:
                 return True
@@ -218,7 +243,11 @@ class PlayerNode(Node):
     def _nap(self, longest_ns: int) -> None:
         if self._clock is not None:
             longest_ns = min(longest_ns, self._clock_due_ns - time.monotonic_ns())
-        self._executor.spin_once(timeout_sec=max(0, min(longest_ns, NAP_NS)) / 1e9)
+        self._listen(max(0, min(longest_ns, NAP_NS)))
+
+    def _listen(self, longest_ns: int) -> None:
+        spin_once(self._executor, self, longest_ns / 1e9)
+        self._spun_ns = time.monotonic_ns()
 
     def _tick(self, latest_bag_ns: int) -> None:
         """Tell the time if it is due to be told; never one after a message that is to come."""
@@ -235,6 +264,12 @@ class PlayerNode(Node):
                 self._clock_period_ns, STANDING_CLOCK_NS if stands else 0)
 
     # Telling.
+
+    def _tell_gap(self, topic: str, bag_ns: int) -> None:
+        wait_ns = self._pace.wait_ns(bag_ns, time.monotonic_ns())
+        if wait_ns is not None and wait_ns > LONG_NS:
+            self.get_logger().warning(
+                f"the next message, on {topic}, is {wait_ns / 1e9:.0f} s away.")
 
     def _tell_losses(self, recording: Recording, told: int) -> int:
         for sentence in recording.losses[told:]:
@@ -256,8 +291,8 @@ def main() -> int:
     2 for a bad parameter or what is no bag."""
     stop = threading.Event()
     catch_stop_signals()
-    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     try:
+        rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
         node = PlayerNode(stop)
 
         def end(_name: str) -> None:
@@ -269,8 +304,7 @@ def main() -> int:
             return node.play()
         finally:
             node.destroy_node()
-    except (ValueError, OSError) as error:
-        print(f"player: {error}", file=sys.stderr)
-        return USAGE_ERROR
+    except Exception as error:
+        return refused("player", error)
     finally:
-        rclpy.shutdown()
+        rclpy.try_shutdown()

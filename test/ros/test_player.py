@@ -40,7 +40,8 @@ def qos(reliability: str, durability: str, depth: int = 7) -> Qos:
 LATCHED, SENSOR = qos("RELIABLE", "TRANSIENT_LOCAL"), qos("BEST_EFFORT", "VOLATILE")
 
 
-def write_bag(folder: Path, storage=StoragePlugin.MCAP, compression=None) -> dict[str, list[bytes]]:
+def write_bag(folder: Path, storage=StoragePlugin.MCAP, compression=None,
+              messages: int = MESSAGES) -> dict[str, list[bytes]]:
     """One second of numbers, a latched word, and three messages of a type that nobody has."""
     types = TYPES
     foreign = get_types_from_msg("float64 value\n", "my_robot_msgs/msg/Gauge")
@@ -66,7 +67,7 @@ def write_bag(folder: Path, storage=StoragePlugin.MCAP, compression=None) -> dic
                 written[topic].append(data)
 
         put("/word", START_NS, text("once"))
-        for number in range(MESSAGES):
+        for number in range(messages):
             at_ns = START_NS + number * PERIOD_NS
             put("/number", at_ns, new("std_msgs/msg/Float64", data=number / 3))
             if number < 3:
@@ -147,6 +148,27 @@ def test_a_loop_jumps_back_a_pause_stands_still_and_a_signal_ends_it(tmp_path, g
         assert time.monotonic() - started_s < 30
 
 
+def test_a_player_that_cannot_keep_up_obeys_all_the_same(tmp_path, graph):
+    write_bag(tmp_path / "bag", messages=100_000)
+    numbers = graph.listen(Float64, "/number", reliable=False)
+    bag = {"bag": str(tmp_path / "bag"), "rate": 1000.0}
+    with NodeProcess("player_node", bag, tmp_path) as player:
+        graph.wait_until(lambda: numbers, said=player.last_words)
+        assert graph.call(SetBool, "/player/pause", SetBool.Request(data=True)).success
+        assert not ended(player)
+
+
+def test_a_node_that_is_waited_for_is_told_of_and_one_that_cannot_be_is_refused(tmp_path, graph):
+    write_bag(tmp_path / "bag")
+    bag = {"bag": str(tmp_path / "bag"), "wait_for": "nobody"}
+    with NodeProcess("player_node", bag, tmp_path) as player:
+        graph.wait_until(lambda: "still waiting for nobody, which does not answer"
+                         in player.log.read_text(), said=player.last_words)
+    with NodeProcess("player_node", bag | {"wait_for": "no-body"}, tmp_path) as player:
+        assert player.wait(60) == 2
+        assert "wait_for is 'no-body', which is no node's name" in player.last_words()
+
+
 def test_names_can_be_remapped_and_anothers_clock_left_alone(tmp_path, graph):
     written = write_bag(tmp_path / "bag")
     numbers = graph.listen(Float64, "/elsewhere/number", reliable=False)
@@ -167,6 +189,7 @@ def test_names_can_be_remapped_and_anothers_clock_left_alone(tmp_path, graph):
     ({}, 2, "bag is ''; allowed: the path of a bag"),
     ({"bag": "/no/such/bag"}, 2, "there is no bag at /no/such/bag"),
     ({"bag": "/no/such/bag", "rate": 0.0}, 2, "rate is 0.0; allowed"),
+    ({"bag": "~nosuchuser/bag"}, 2, "bag is '~nosuchuser/bag', but there is no such user"),
     ({"bag": str(Path(__file__).parent)}, 2, "nothing of it can be read"),
 ])
 def test_what_cannot_be_played_is_one_line(tmp_path, graph, parameters, code, sentence):

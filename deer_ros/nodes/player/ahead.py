@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 Message = tuple[str, int, bytes]
 LIMIT_BYTES = 32 * 2**20
+# What a message takes beside its bytes: a bag of small ones would fill the memory with it.
+OVERHEAD_BYTES = 200
 
 
 class ReadAhead:
@@ -31,7 +33,7 @@ class ReadAhead:
             self._ended = True
             return False
         self._read.append(message)
-        self._bytes += len(message[2])
+        self._bytes += len(message[2]) + OVERHEAD_BYTES
         return True
 
     def first(self) -> Message | None:
@@ -42,4 +44,4 @@ class ReadAhead:
 
     def drop(self) -> None:
         """The next message is done with."""
-        self._bytes -= len(self._read.popleft()[2])
+        self._bytes -= len(self._read.popleft()[2]) + OVERHEAD_BYTES
