@@ -8,6 +8,7 @@ import pytest
 from tiny_model import tiny_config
 
 from deer_ros.model.config import HeadConfig
+from deer_ros.resources import share
 from deer_ros.training.config import TrainingConfig
 from deer_ros.training.limits import RULES
 
@@ -33,6 +34,14 @@ def test_a_number_that_cannot_be_is_named_with_what_is_allowed(tmp_path, change)
 ])
 def test_what_has_a_meaning_is_allowed(tmp_path, change):
     load(tmp_path, change)
+
+
+@pytest.mark.parametrize(
+    "file", sorted(share("config", "train").glob("*.yaml")), ids=lambda file: file.stem)
+def test_the_configurations_that_come_with_the_package_can_be_loaded(file):
+    # Fine-tuning is told the model on the command line.
+    changes = ("start_from=MODEL",) if file.stem == "finetune" else ()
+    assert TrainingConfig.load(file, changes).policy.steps > 0
 
 
 def test_every_number_has_a_rule():
