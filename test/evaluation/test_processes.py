@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 
 import pytest
 
 from deer_ros.evaluation.processes import run_jobs
 
+PATIENCE_S = 120
 SLEEPERS = """
 import sys, time
 from deer_ros.evaluation.processes import run_jobs
@@ -26,9 +28,13 @@ def test_they_end_when_whoever_asked_for_them_is_killed(tmp_path):
     script = tmp_path / "sleepers.py"
     script.write_text(SLEEPERS)
     asking = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True)
+    # A line that does not come is an empty one then.
+    end = threading.Timer(PATIENCE_S, asking.kill)
+    end.start()
     try:
         assert [asking.stdout.readline() for _ in range(2)] == ["begun\n"] * 2
     finally:
+        end.cancel()
         asking.kill()
     # Its end comes when nobody has it open any more.
     rest, _ = asking.communicate(timeout=60)
