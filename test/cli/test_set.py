@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from deer_ros.cli.main import main
+from deer_ros.nodes.domain import isolate, reserved_domain
 
 NO_ROS = """
 import sys
@@ -40,10 +41,14 @@ def test_without_ros_it_says_what_is_missing():
     (["--node", "/nobody", "--timeout", "0.5", "--peak-gflops", "8"], "has not answered for 0.5 s"),
     (["--node", "no body"], "is no name of a node"), (["--node", ""], "is no name of a node"),
 ])
-def test_a_node_that_is_not_there_is_told_in_a_line(arguments, words, capsys):
+def test_a_node_that_is_not_there_is_told_in_a_line(arguments, words, capsys, monkeypatch):
     pytest.importorskip("rclpy")
-    before = dict(os.environ)
-    assert main(["set", *arguments]) == 2
-    told = capsys.readouterr()
-    assert words in told.err and told.err.count("\n") == 1 and not told.out
-    assert dict(os.environ) == before
+    for name in ("ROS_DOMAIN_ID", "ROS_AUTOMATIC_DISCOVERY_RANGE", "ROS_LOCALHOST_ONLY"):
+        monkeypatch.setenv(name, "")  # so that all are as before at the end
+    with reserved_domain() as domain:
+        isolate(domain)
+        before = dict(os.environ)
+        assert main(["set", *arguments]) == 2
+        told = capsys.readouterr()
+        assert words in told.err and told.err.count("\n") == 1 and not told.out
+        assert dict(os.environ) == before
