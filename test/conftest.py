@@ -18,7 +18,7 @@ if not HAS_ROS and os.environ.get("DEER_TEST_ROS") == "needed":
     raise pytest.UsageError("DEER_TEST_ROS says that ROS is needed, and there is no rclpy.")
 collect_ignore = [] if HAS_ROS else ["nodes", "ros"]
 
-# What has few and long tests. A file is run by one process: begun last, the other would wait for it.
+# Few and long tests. A file is run by one process: begun last, the other would wait for it.
 BEGUN_FIRST = ("test_bundled_model.py", "test_demo.py", "test_run.py", "test_train.py",
                "test_train_bad_data.py", "test_language.py", "test_collect.py", "test_graph.py")
 

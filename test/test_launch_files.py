@@ -47,7 +47,8 @@ def test_these_are_all_launch_files():
 def test_the_defaults_start_the_policy_alone_and_leave_the_rest_to_the_parameter_file():
     assert declared(tree("deer.launch.py")) == {
         "params_file": None, "namespace": "", "remap": "", "use_sim_time": "",
-        "log_level": "info", "respawn": "false", "sim": "false", "task": "drawer-open", "record": "",
+        "log_level": "info", "respawn": "false", "sim": "false",
+        "task": "drawer-open", "record": "",
     }  # fmt: skip
 
 

@@ -206,8 +206,10 @@ class Recording:
         """A copy with an index, and without what is none of ROS 2."""
         copy = self._folder() / file.name
         found = repair(file, copy)
-        self.losses += [f"{topic} in {file.name} is left out: {count} messages that are none of ROS 2"
-                        for topic, count in found.left_out.items()]
+        self.losses += [
+            f"{topic} in {file.name} is left out: {count} messages that are none of ROS 2"
+            for topic, count in found.left_out.items()
+        ]
         return self._opened_copy(copy) if found.messages else None, found
 
     def _opened_copy(self, copy: Path) -> Reader | None:

@@ -13,7 +13,6 @@ from deer_ros.budget.budget import Budget
 from deer_ros.observation import Observation
 from deer_ros.policy import DeerPolicy
 
-
 _JSON_TYPES = {"bool": int, "int": int, "float": (int, float), "str": str}
 
 

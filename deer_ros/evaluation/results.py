@@ -14,7 +14,6 @@ from typing import Any
 
 from deer_ros.report.json_lines import append_line, read_lines
 
-
 LATER = ("config", "simulator", "dataset", "demonstrations")
 """Facts of an evaluation that files of before do not tell, and are taken to have alike."""
 

@@ -6,7 +6,6 @@ MCAP files of half a minute each.
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 
