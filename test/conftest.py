@@ -13,6 +13,9 @@ HAS_ROS = find_spec("rclpy") is not None
 
 # A shell's background job ignores Ctrl-C, and so would every process that a test starts there.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# The same of a terminal that closes, under nohup: a handler is not inherited, and this one goes on.
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda *_: None)
 
 if not HAS_ROS and os.environ.get("DEER_TEST_ROS") == "needed":
     raise pytest.UsageError("DEER_TEST_ROS says that ROS is needed, and there is no rclpy.")
