@@ -195,11 +195,10 @@ def _model_config(config: TrainingConfig) -> DeerConfig:
 def _start_weights(config: TrainingConfig) -> dict[str, str]:
     """Which weights a run starts from, so that it does not go on from others."""
     from deer_ros.checkpoint.weights import weights_fingerprint
-    from deer_ros.training.folder import START_WEIGHTS
+    from deer_ros.training.folder import START_WEIGHTS, VISION_WEIGHTS
 
-    if config.start_from is None:
-        return {}
-    return {START_WEIGHTS: weights_fingerprint(config.start_from)}
+    starts = {START_WEIGHTS: config.start_from, VISION_WEIGHTS: config.vision.start_from}
+    return {name: weights_fingerprint(model) for name, model in starts.items() if model}
 
 
 def _with_tasks(config: TrainingConfig, said: bool, practised: bool) -> TrainingConfig:

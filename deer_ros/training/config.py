@@ -28,7 +28,8 @@ class VisionPhase:
     """Tower and resampler learn to tell the simulator's state from the pictures.
 
     It stands in for a pretrained tower; `steps: 0` leaves it out. `shift_px`: pictures are moved by
-    up to so many pixels.
+    up to so many pixels. start_from: a model directory whose tower and resampler are taken as they
+    are instead; the other keys mean nothing then.
     """
 
     steps: int = 2000
@@ -37,9 +38,15 @@ class VisionPhase:
     weight_decay: float = 0.01
     warmup_steps: int = 100
     shift_px: int = 0
+    start_from: str | None = None
 
     def __post_init__(self) -> None:
         check_numbers(self, "vision.")
+
+    @property
+    def learns(self) -> bool:
+        """Whether this phase has steps to make."""
+        return self.steps > 0 and self.start_from is None
 
 
 @dataclass(frozen=True)
@@ -236,6 +243,11 @@ class TrainingConfig:
                 f"trained_in is {self.trained_in!r}, and there is no start_from; of a new model, "
                 "set model.trained_in."
             )
+        if self.vision.start_from and self.start_from:
+            raise ValueError(
+                f"vision.start_from is {self.vision.start_from}, and start_from {self.start_from}; "
+                "a model that is started from brings its own vision part. Leave one out."
+            )
         if self.policy.gates is not None and self.start_from:
             raise ValueError(
                 f"policy.gates is {self.policy.gates}; a model that is started from brings its own "
@@ -263,7 +275,8 @@ class TrainingConfig:
             return FINE_TUNED
         knows_words = self.language.steps and not self.policy.meaning_weight
         parts = TRAINED_TO_SEE if knows_words else TRAINED_FROM_NOTHING
-        return parts if self.vision.steps else (*VISION, *parts)
+        sees = self.vision.learns or self.vision.start_from
+        return parts if sees else (*VISION, *parts)
 
     def check_batches(self, model: DeerConfig, processes: int) -> None:
         """ValueError where so many processes cannot share every batch in training such a model."""
@@ -271,7 +284,7 @@ class TrainingConfig:
         gated = model.head.gate_width is not None and len(model.exit_layers) > 1
         practised = gated and model.head.guesses_success
         runs = {
-            "vision.batch_frames": new and self.vision.steps,
+            "vision.batch_frames": new and self.vision.learns,
             "language.batch_sentences": new and self.language.steps,
             "policy.batch_windows": self.policy.steps or self.policy.head_steps,
             "gate.batch_windows": gated and not practised and self.gate.steps,

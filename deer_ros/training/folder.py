@@ -16,6 +16,8 @@ SOURCE, CONFIG = "data.json", "config.json"
 FRAMES = "frames"
 START_WEIGHTS = "start_weights"
 """In a run's source: the fingerprint of the weights that it was started from, if from any."""
+VISION_WEIGHTS = "vision_weights"
+"""The same of the model whose vision part was taken."""
 # What says how a run is watched, and changes nothing in what it learns.
 MAY_CHANGE = ("evaluation", "checkpoint_every_steps", "log_every_steps", "processes")
 

@@ -34,7 +34,13 @@ from deer_ros.training.phases import Draw, Held, PhaseRunner, Report
 from deer_ros.training.policy_phase import MultiExitTraining
 from deer_ros.training.practice_phase import OutcomeBatches, PracticeTraining, split
 from deer_ros.training.shift import shifted
-from deer_ros.training.start import model_from, new_model, open_gates, prompts_without_words
+from deer_ros.training.start import (
+    model_from,
+    new_model,
+    open_gates,
+    prompts_without_words,
+    sight_of,
+)
 from deer_ros.training.trainer import Schedule
 from deer_ros.training.vision_phase import StateBatches, StateRegressor, cache_latents, varying
 from deer_ros.training.windows import Look, WindowBatches
@@ -77,6 +83,9 @@ class TrainingRun:
         start = None
         if config.start_from is not None:
             start = model_from(config.start_from, config.trained_in)
+        sight = None
+        if config.vision.start_from is not None:
+            sight = sight_of(config.vision.start_from, config.model)
         model_config = config.model if start is None else start.model.config
         config.check_batches(model_config, self.accelerator.num_processes)
         evaluations = Evaluations(config.evaluation, model_config.exit_layers, folder, evaluate)
@@ -95,7 +104,7 @@ class TrainingRun:
         count = len(self.frames.lengths)
         if count < 2:
             raise ValueError(f"there are {count} episodes; training and validation need two.")
-        if start is None and config.vision.steps:
+        if start is None and config.vision.learns:
             varying(self.frames.states)
         if practise is None and model_config.head.guesses_success and config.practice.steps:
             raise ValueError(
@@ -112,7 +121,7 @@ class TrainingRun:
         if start is None:
             learned = self.frames.windows(self.training, 1)
             said = {text for kind in sentences for text in kind}
-            start = new_model(model_config, self.frames, learned, said, config.seed)
+            start = new_model(model_config, self.frames, learned, said, config.seed, sight)
         self.start = start
         self.model = start.model.to(self.accelerator.device)
 
@@ -159,7 +168,7 @@ class TrainingRun:
 
     def _train_vision(self) -> None:
         phase = self.config.vision
-        if phase.steps == 0:
+        if not phase.learns:
             return
         torch.manual_seed(self.config.seed)
         frames, preprocessor = self.frames, self.start.preprocessor

@@ -33,12 +33,44 @@ class Start:
     pretrained: bool
 
 
+@dataclass(frozen=True)
+class Sight:
+    """A model's vision part, and how pictures are prepared for it."""
+
+    tower: nn.Module
+    resampler: nn.Module
+    preprocessor: Preprocessor
+
+
+def sight_of(folder: str, config: DeerConfig) -> Sight:
+    """The vision part of a model directory, for a new model of `config`.
+
+    Raises ValueError where it is made otherwise than `config` says, else as `load_model`.
+    """
+    loaded = load_model(folder, dtype=torch.float32)
+    theirs = loaded.model.config
+    for part in ("vision", "resampler"):
+        has, wanted = getattr(theirs, part), getattr(config, part)
+        if has != wanted:
+            raise ValueError(
+                f"vision.start_from is {folder}, whose {part} is {has}; model.{part} is {wanted}. "
+                "Make them alike, or leave vision.start_from out."
+            )
+    return Sight(loaded.model.tower, loaded.model.resampler, loaded.preprocessor)
+
+
 def new_model(
-    config: DeerConfig, frames: Frames, learned: np.ndarray, sentences: Collection[str], seed: int
+    config: DeerConfig,
+    frames: Frames,
+    learned: np.ndarray,
+    sentences: Collection[str],
+    seed: int,
+    sight: Sight | None = None,
 ) -> Start:
     """Random weights, closed gates, a tokenizer of all words in the instructions and `sentences`.
 
     Where `config` does not say how proprioception is normalised, the frames that are `learned` do.
+    sight: the vision part that it gets instead of a random one.
     Raises ValueError where the vocabulary is too small, and for what is too long to be said.
     """
     texts = sorted({*frames.instructions, *sentences})
@@ -58,7 +90,12 @@ def new_model(
         config = config.replace(proprioception=normalisation)
     torch.manual_seed(seed)
     model = DeerModel(config)
-    preprocessor = Preprocessor(config.vision.image_size, MEAN, STD)
+    if sight is None:
+        preprocessor = Preprocessor(config.vision.image_size, MEAN, STD)
+    else:
+        preprocessor = sight.preprocessor
+        model.tower.load_state_dict(sight.tower.state_dict())
+        model.resampler.load_state_dict(sight.resampler.state_dict())
     return Start(model, preprocessor, prompts, pretrained=False)
 
 

@@ -174,6 +174,23 @@ def test_a_run_does_not_go_on_from_other_weights_than_it_started_from(
     assert train(config, bag, out) == 2
 
 
+def test_a_run_does_not_go_on_with_another_vision_part_than_it_began_with(
+    bag, config, tmp_path, capsys
+):
+    start, out = write_tiny_model(tmp_path / "model"), tmp_path / "run"
+    taken = {"vision": {"start_from": str(start)}}
+    config.write_text(yaml.safe_dump(yaml.safe_load(config.read_text()) | taken))
+    assert train(config, bag, out) == 0
+    write_tiny_model(start, seed=1)
+    capsys.readouterr()
+    assert train(config, bag, out) == 2
+    said = capsys.readouterr().err.strip()
+    assert "was started with vision_weights" in said and "\n" not in said, said
+    assert train(config, bag, tmp_path / "new", "--set", "vision.start_from=nowhere") == 2
+    said = capsys.readouterr().err.strip()
+    assert "nowhere" in said and "\n" not in said, said
+
+
 def test_a_start_that_is_no_model_is_named(bag, config, tmp_path, capsys):
     config.write_text(f"start_from: {tmp_path / 'nothing'}\n")
     assert train(config, bag, tmp_path / "run") == 2
