@@ -59,6 +59,8 @@ def started(folder, costs, tmp_path_factory):
     with running_policy(tmp_path_factory.mktemp("policy"), model=str(folder),
                         allow_simulation_model=True, episode__max_duration=3600.0,
                         safety__frozen_image_timeout=0.0,
+                        # A moment in which the machine stands still is no new episode here.
+                        safety__input_timeout=60.0,
                         budget__presets=json.dumps(presets)) as client:
         client.wait_until(lambda: client.diagnostics and client.state() == "active")
         yield client
