@@ -14,6 +14,8 @@ import numpy as np
 from deer_ros.model.schema import from_dict, to_dict
 
 PERCENTILES = ("p50", "p99")
+# Eleven days: no part of a step takes that long, and means of more would overflow.
+MOST_MS = 1e9
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,12 @@ class Milliseconds:
     def times(self, count: int) -> Milliseconds:
         """So many of them."""
         return Milliseconds(self.p50 * count, self.p99 * count)
+
+
+TIMES = (
+    "preprocessing", "vision", "resampler", "recurrent", "head", "layers", "segments", "exits",
+)
+"""The parts of a cost table that were timed."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +90,13 @@ class CostTable:
                 f"a cost table has {len(self.layers)} layers and its deepest exit after layer "
                 f"{self.exit_layers[-1]}; they must be the same."
             )
+        for part in TIMES:
+            times = getattr(self, part)
+            if isinstance(times, Milliseconds):
+                _check_times(part, times)
+                continue
+            for number, ms in enumerate(times):
+                _check_times(f"{part}[{number}]", ms)
 
     def step_ms(self, exit_index: int, percentile: str = "p50") -> float:
         """A whole step that asks every exit up to this one, counted from 0, and leaves there."""
@@ -124,23 +139,39 @@ class CostTable:
     @classmethod
     def from_json(cls, values: Any) -> CostTable:
         """Back from `to_json`. ValueError names a key that is missing, unknown or wrong."""
-        try:
-            return from_dict(cls, values, "cost table")
-        except TypeError as error:  # a key is missing
-            raise ValueError(f"the cost table is incomplete: {error}.") from error
+        return from_dict(cls, values, "cost table")
 
     @classmethod
     def load(cls, path: str | Path) -> CostTable:
         """Read a JSON file that holds `to_json`, or all that `deer bench --json` prints.
 
-        Raises OSError, or ValueError naming the file.
+        Raises FileNotFoundError, or ValueError naming the file and what is wrong.
         """
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"there is no cost table {path}; `deer bench --out` makes one.")
         try:
-            values = json.loads(Path(path).read_text(encoding="utf-8"))
+            values = json.loads(path.read_text(encoding="utf-8"))
             within = isinstance(values, dict) and values.get("cost_table")
             return cls.from_json(within or values)
-        except (ValueError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path}: {error}") from error
+        except (ValueError, OSError, RecursionError) as error:
+            raise ValueError(f"{path} is no cost table that can be read: {error}") from error
+
+
+def _check_times(part: str, times: Milliseconds) -> None:
+    """ValueError for what nothing can have taken: negative, infinite, or a median above 99 of 100
+    samples."""
+    for name, ms in vars(times).items():
+        if not 0 <= ms <= MOST_MS:
+            raise ValueError(
+                f"{part}.{name} of the cost table is {ms} ms; it must be 0 to {MOST_MS:g}. Measure "
+                "again with `deer bench`."
+            )
+    if times.p50 > times.p99:
+        raise ValueError(
+            f"{part} of the cost table takes {times.p50} ms in the median and {times.p99} at the "
+            "99th percentile; that one must not be lower. Measure again with `deer bench`."
+        )
 
 
 def _checked(percentile: str) -> str:

@@ -16,7 +16,8 @@ T = TypeVar("T")
 
 
 def from_dict(cls: type[T], values: Any, where: str = "") -> T:
-    """Build `cls` from a dictionary. A ValueError names a key that is unknown or wrongly typed."""
+    """Build `cls` from a dictionary. A ValueError names a key that is unknown, wrongly typed, or
+    missing where it has no default."""
     if not isinstance(values, dict):
         raise ValueError(f"{where or 'the configuration'} must be an object, not {values!r}.")
     hints = typing.get_type_hints(cls)
@@ -26,6 +27,9 @@ def from_dict(cls: type[T], values: Any, where: str = "") -> T:
             raise ValueError(
                 f"unknown key {_join(where, key)!r}; known are {', '.join(sorted(names))}."
             )
+    for field in dataclasses.fields(cls):
+        if field.name not in values and _is_required(field):
+            raise ValueError(f"{_join(where, field.name)} is missing; there is no default for it.")
     parsed = {key: _parse(hints[key], value, _join(where, key)) for key, value in values.items()}
     return cls(**parsed)
 
@@ -37,6 +41,11 @@ def to_dict(value: Any) -> Any:
     if isinstance(value, tuple):
         return [to_dict(item) for item in value]
     return value
+
+
+def _is_required(field: dataclasses.Field) -> bool:
+    missing = dataclasses.MISSING
+    return field.default is missing and field.default_factory is missing
 
 
 def _join(where: str, key: str) -> str:

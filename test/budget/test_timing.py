@@ -55,11 +55,18 @@ def test_another_percentile_is_refused(percentile):
 @pytest.mark.parametrize(
     ("harm", "complaint"),
     [
-        (lambda values: values.pop("head"), "the cost table is incomplete: .*head"),
+        (lambda values: values.pop("head"), "cost table.head is missing"),
+        (lambda values: values["exits"][1].pop("p99"), r"cost table.exits\[1\].p99 is missing"),
         (lambda values: values["layers"].pop(), "a cost table has 3 layers"),
         (lambda values: values["exits"].pop(), "times of 1 exits"),
         (lambda values: values.update(heads=1), "unknown key 'cost table.heads'"),
-        (lambda values: values["head"].update(p50=float("nan")), "NaN"),
+        (lambda values: values["head"].update(p50=float("nan")), "head.p50 is NaN"),
+        (lambda values: values["head"].update(p50=float("inf")), "head.p50 .* is inf ms"),
+        (lambda values: values["vision"].update(p50=-0.5), "vision.p50 .* is -0.5 ms"),
+        (lambda values: values["layers"][3].update(p99=1e300), r"layers\[3\].p99 .* is 1e\+300"),
+        (lambda values: values["segments"][1].update(p99=-2.0), r"segments\[1\].p99 .* is -2.0"),
+        (lambda values: values["exits"][0].update(p50=float("-inf")), r"exits\[0\].p50 .* is -inf"),
+        (lambda values: values["exits"][0].update(p99=1.0), "must not be lower"),
         (lambda values: values["head"].update(p50="fast"), "must be of type float"),
     ],
 )
@@ -73,8 +80,16 @@ def test_a_file_that_is_no_cost_table_says_why(tmp_path, harm, complaint):
     assert str(file) in str(raised.value)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "3", "{}", "not json"])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "3", "{}", "not json", pytest.param("[" * 10**5, id="nested too deep")]
+)
 def test_other_files_are_refused(tmp_path, text):
     (tmp_path / "table.json").write_text(text)
     with pytest.raises(ValueError, match="table.json"):
         CostTable.load(tmp_path / "table.json")
+
+
+def test_a_file_that_is_not_there_or_a_folder_says_what_makes_one(tmp_path):
+    for path in (tmp_path / "none.json", tmp_path):
+        with pytest.raises(FileNotFoundError, match=f"no cost table {path}; `deer bench --out`"):
+            CostTable.load(path)

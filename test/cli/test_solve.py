@@ -159,6 +159,22 @@ def test_bad_input_is_one_line(capsys, model, arguments, complaint):
     assert complaint in refused(capsys, model, *arguments)
 
 
+@pytest.mark.parametrize("harm, complaint", [
+    ({"p50": float("inf")}, "exits[1].p50 of the cost table is inf ms"),
+    ({"p99": -1.0}, "exits[1].p99 of the cost table is -1.0 ms"),
+    ({"p50": None}, "cost table.exits[1].p50 is None"),
+])
+def test_times_that_nothing_can_take_are_one_line_with_the_file(
+    capsys, model, tmp_path, harm, complaint
+):
+    values = cost_table((10.0, 4.0, 3.0)).to_json()
+    values["exits"][1].update(harm)
+    table = tmp_path / "timing.json"
+    table.write_text(json.dumps(values))
+    line = refused(capsys, model, "--average-ms", 13, "--timing", table)
+    assert complaint in line and str(table) in line
+
+
 def test_calibrations_that_are_missing_damaged_or_anothers_are_told(capsys, model, tmp_path):
     bare = write_tiny_model(tmp_path / "bare", seed=1)
     asked = ("--average-gflops", 2e-4)
