@@ -35,7 +35,7 @@ from std_msgs.msg import Float64, String
 from std_srvs.srv import SetBool, Trigger
 
 from deer_ros.nodes.domain import isolate, reserved_domain
-from deer_ros.nodes.stamps import to_time
+from deer_ros.nodes.stamps import to_nanoseconds, to_time
 
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 MANY = QoSProfile(depth=1000)
@@ -43,7 +43,12 @@ TIMES_ASKED = 4
 WAIT_S = 60.0
 GRACE_S = 5.0
 PERIOD_S = 0.05
+DRAIN_S = 0.5
+BACKLOG = 300
 HEIGHT, WIDTH = 24, 32
+# Parameters of tests that are about something else: a machine that stands still for a moment is
+# neither a stop nor a new episode.
+PATIENT = {"safety__input_timeout": 60.0, "safety__step_timeout": 60.0}
 
 
 @contextlib.contextmanager
@@ -100,6 +105,8 @@ class PolicyClient:
         self.instruction = self.node.create_publisher(String, "instruction", 10)
         self._clients = {}
         self.feeding = False
+        self.shown_ns = 0
+        """The stamp of the newest pictures."""
         self._shown_s = 0.0
         self._shown = 0
 
@@ -135,9 +142,21 @@ class PolicyClient:
         return next(s for s in self.statuses[first:] if condition(s))
 
     def drain(self) -> None:
-        """Take what has come already."""
-        for _ in range(50):
+        """Take what has come already, and what is under way."""
+        end_s = time.monotonic() + DRAIN_S
+        while time.monotonic() < end_s:
             self._executor.spin_once(timeout_sec=0.01)
+        # Where this process stood still, more has come than there was time for.
+        for _ in range(BACKLOG):
+            self._executor.spin_once(timeout_sec=0.0)
+
+    def answers_to(self, stamp_ns: int) -> list[EndEffectorAction]:
+        """To the static picture of that time."""
+        return [a for a in self.actions if to_nanoseconds(a.static_stamp) == stamp_ns]
+
+    def answers_after(self, stamp_ns: int) -> list[EndEffectorAction]:
+        """To static pictures that were shown later: not to one that was under way by then."""
+        return [a for a in self.actions if to_nanoseconds(a.static_stamp) > stamp_ns]
 
     def diagnosed(self, key: str, kind=int):
         """One value of the newest diagnostics, or None where they do not have it (yet)."""
@@ -166,7 +185,7 @@ class PolicyClient:
         while not self._is_due():
             self._executor.spin_once(timeout_sec=0.005)
         self._shown_s = time.monotonic()
-        now_ns = self.now_ns() if now_ns is None else now_ns
+        now_ns = self.shown_ns = self.now_ns() if now_ns is None else now_ns
         for publisher, message in ((self.static, static), (self.gripper, gripper)):
             message.header.stamp = to_time(now_ns)
             publisher.publish(message)
