@@ -6,7 +6,10 @@ callable with the signature of `Scorer`, named as `package.module:function`.
 
 from __future__ import annotations
 
+import inspect
 import math
+import reprlib
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -61,40 +64,83 @@ class Score:
         return {"success": self.success, "cost": self.cost}
 
 
-def checked(answer: object, scorer: str) -> Score:
-    """A scorer's answer as a `Score`. ValueError where it is none."""
+class ScorerError(ValueError):
+    """A scorer that cannot be had, fails, or answers with what is no score."""
+
+
+def scored(
+    scorer: Scorer,
+    name: str,
+    model: Path,
+    thresholds: tuple[float, ...],
+    metric: str,
+    max_layer: int,
+    seeds: tuple[int, ...],
+) -> Score:
+    """What a scorer of that name answers. ScorerError where it fails or its answer is no score."""
     try:
-        successes, cost = answer
-        successes = np.atleast_1d(np.asarray(successes, np.float64))
+        answer = scorer(model, thresholds, metric, max_layer, seeds)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a user's own code raises what it likes, SystemExit too
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        raise ScorerError(
+            f"the scorer {name} failed in {where.filename}, line {where.lineno}: {_told(error)}"
+        ) from error
+    return checked(answer, name)
+
+
+def checked(answer: object, scorer: str) -> Score:
+    """A scorer's answer as a `Score`. ScorerError where it is none."""
+    try:
+        given, cost = answer
+        successes = np.atleast_1d(np.asarray(given, np.float64))
         cost = float(cost)
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"the scorer {scorer} answered {answer!r}; it must be a pair: success (a number, or "
-            "one per episode) and the average cost of a step."
+    except Exception as error:  # objects of other libraries refuse as they like
+        raise ScorerError(
+            f"the scorer {scorer} answered {reprlib.repr(answer)}; it must be a pair: success (a "
+            "number, or one per episode) and the average cost of a step."
         ) from error
     if successes.ndim != 1 or not successes.size or not np.isfinite(successes).all():
-        raise ValueError(
-            f"the scorer {scorer} answered with the success {answer[0]!r}; it must be a finite "
-            "number, or one per episode."
+        raise ScorerError(
+            f"the scorer {scorer} answered with the success {reprlib.repr(given)}; it must be a "
+            "finite number, or one per episode."
         )
     if not (math.isfinite(cost) and cost >= 0):
-        raise ValueError(
+        raise ScorerError(
             f"the scorer {scorer} answered with the cost {cost}; it must be finite and at least 0."
         )
     return Score(tuple(successes.tolist()), cost)
 
 
 def load_scorer(name: str) -> Scorer:
-    """The callable that `package.module:function` names. ValueError with a sentence."""
-    module, colon, attribute = name.partition(":")
-    if not (module and colon and attribute):
-        raise ValueError(f"the scorer is {name!r}; name it as package.module:function.")
+    """The callable that `package.module:function` names. ScorerError with a sentence."""
+    module, _, attribute = name.partition(":")
+    if not (module and attribute) or module.startswith("."):
+        raise ScorerError(f"the scorer is {name!r}; name it as package.module:function.")
     try:
         found = import_module(module)
-    except ImportError as error:
-        raise ValueError(f"the scorer's module {module} cannot be imported: {error}.") from error
-    for part in attribute.split("."):
-        found = getattr(found, part, None)
+        for part in attribute.split("."):
+            found = getattr(found, part, None)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # as above: importing runs the module
+        raise ScorerError(
+            f"the scorer's module {module} cannot be imported: {_told(error)}."
+        ) from error
     if not callable(found):
-        raise ValueError(f"the module {module} has no function {attribute} to score with.")
+        raise ScorerError(f"the module {module} has no function {attribute} to score with.")
+    if inspect.iscoroutinefunction(found):
+        raise ScorerError(
+            f"the scorer {name} is an async function; name one that answers when it is called."
+        )
     return found
+
+
+def _told(error: BaseException) -> str:
+    """What was raised, on one line, whatever its text is."""
+    try:
+        text = " ".join(str(error).split())
+    except Exception:  # its own class says how it is told
+        text = ""
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import traceback
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from deer_ros.search.problem import TOLERANCE, Problem, Trial
 from deer_ros.search.samplers import SAMPLERS, SeededByTrial
-from deer_ros.search.scoring import Score, Scorer, checked
+from deer_ros.search.scoring import Score, Scorer, scored
 from deer_ros.search.space import Space
 from deer_ros.search.start import Start
 from deer_ros.search.storage import open_study
@@ -167,17 +166,10 @@ class Search:
 
     def _score(self, thresholds: tuple[float, ...], seeds: tuple[int, ...]) -> Score:
         problem = self.problem
-        try:
-            answer = self._scorer(
-                self._model, thresholds, self.start.metric, problem.max_layer, seeds
-            )
-        except Exception as error:  # a user's own code raises what it likes
-            where = traceback.extract_tb(error.__traceback__)[-1]
-            raise ValueError(
-                f"the scorer {problem.scorer} failed in {where.filename}, line {where.lineno}: "
-                f"{type(error).__name__}: {error}"
-            ) from error
-        return checked(answer, problem.scorer)
+        return scored(
+            self._scorer, problem.scorer, self._model, thresholds, self.start.metric,
+            problem.max_layer, seeds,
+        )
 
 
 def _described(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from pathlib import Path
 
 import pytest
 import synthetic_scorer
+import torch
 from synthetic_scorer import BEST, chance, cost
 
 from deer_ros.search.problem import Problem
@@ -166,11 +168,14 @@ def test_a_storage_that_cannot_be_used_is_one_sentence(tmp_path, storage):
 @pytest.mark.parametrize("answer", [
     None, 0.5, (0.5,), (0.5, 1.0, 2.0), ("often", 1.0), (0.5, "little"), (float("nan"), 1.0),
     ([], 1.0), ([[1.0], [0.0]], 1.0), ([1.0, float("inf")], 1.0), (0.5, float("nan")),
-    (0.5, -1.0), (0.5, float("inf")),
+    (0.5, -1.0), (0.5, float("inf")), {float("nan"): 0.5, 1.0: 0.5},
+    iter((float("nan"), 1.0)), (10**400, 1.0), (0.5, 10**400), ([float("nan")] * 10**4, 1.0),
+    pytest.param((torch.ones(2, requires_grad=True), 1.0), id="a tensor that learns"),
 ])
 def test_an_answer_that_is_no_score_is_refused_and_ends_the_search(answer):
-    with pytest.raises(ValueError, match="the scorer synthetic answered"):
+    with pytest.raises(ValueError, match="the scorer synthetic answered") as raised:
         finished(3, scorer=lambda *arguments: answer)
+    assert "\n" not in str(raised.value) and len(str(raised.value)) < 400
 
 
 def test_a_mean_alone_is_a_score_too():
@@ -198,10 +203,53 @@ def test_a_scorer_that_fails_is_told_with_its_line_and_the_trials_stay(tmp_path)
     assert len(list(found.run(5))) == 2
 
 
+class Untold(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("has no words")
+
+
+@pytest.mark.parametrize(("raised", "words"), [
+    (RuntimeError("one\ntwo\n\nthree"), "RuntimeError: one two three"), (Untold(), "Untold"),
+    (SystemExit(0), "SystemExit: 0"), (KeyError("k"), "KeyError: 'k'"),
+])
+def test_whatever_a_scorer_raises_is_one_sentence_and_no_end_of_ours(raised, words):
+    def fails(*arguments):
+        raise raised
+
+    with pytest.raises(ValueError, match=rf"test_search.py, line \d+: {words}$"):
+        finished(3, scorer=fails)
+
+
+def test_an_interrupted_scorer_interrupts_the_search():
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        finished(3, scorer=interrupted)
+
+
+@pytest.mark.parametrize(("source", "words"), [
+    ("def score(:", r"cannot be imported: SyntaxError: .*\(a_module.py, line 1\)"),
+    ("raise RuntimeError('no robot\\nhere')", "cannot be imported: RuntimeError: no robot here"),
+    ("import sys; sys.exit(0)", "cannot be imported: SystemExit: 0"),
+    ("import no_such_dependency", "cannot be imported: .*no_such_dependency"),
+    ("def __getattr__(name): raise RuntimeError(name)", "cannot be imported: RuntimeError: score"),
+    ("async def score(*arguments): return 1, 1", "is an async function"),
+])
+def test_a_scorers_module_that_is_wrong_is_one_sentence(tmp_path, monkeypatch, source, words):
+    (tmp_path / "a_module.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "a_module", raising=False)
+    with pytest.raises(ValueError, match=words) as raised:
+        load_scorer("a_module:score")
+    assert "\n" not in str(raised.value)
+
+
 def test_a_scorer_is_named_by_its_module_and_function():
     assert load_scorer("synthetic_scorer:score") is synthetic_scorer.score
     for name, words in (
         ("synthetic_scorer", "package.module:function"), (":score", "package.module:function"),
+        (".:score", "package.module:function"), (".x:score", "package.module:function"),
         ("no_such_module:score", "cannot be imported"),
         ("synthetic_scorer:no_such", "no function no_such"),
         ("synthetic_scorer:START", "no function START"),
