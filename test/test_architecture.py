@@ -38,8 +38,8 @@ MAY_IMPORT["policy"] = {
     "observation", "pacing", "resources", "walk",
 }  # fmt: skip
 MAY_IMPORT["training"] = {"policy", "data", "report", *MAY_IMPORT["policy"]}
-MAY_IMPORT["stepping"] = {"control", "data", "policy", *MAY_IMPORT["policy"]}
-MAY_IMPORT["replay"] = {"parameter_file", "report", "stepping", *MAY_IMPORT["stepping"]}
+MAY_IMPORT["stepping"] = {"control", "data", "parameter_file", "policy", *MAY_IMPORT["policy"]}
+MAY_IMPORT["replay"] = {"report", "stepping", *MAY_IMPORT["stepping"]}
 MAY_IMPORT["calibration"] = {"policy", "data", *MAY_IMPORT["policy"]}
 MAY_IMPORT["evaluation"] = {"report", "policy", "sim", "data", *MAY_IMPORT["policy"]}
 MAY_IMPORT["search"] = {"evaluation", *MAY_IMPORT["evaluation"]}

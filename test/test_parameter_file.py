@@ -28,6 +28,8 @@ def test_in_a_namespace_the_section_bears_its_name(tmp_path, namespace):
 
 @pytest.mark.parametrize("content, words", [
     (b"a: [", "cannot be read"), (b"\xff\xfe", "cannot be read"), (b"[]", "no parameters of any"),
+    (b"a: !!timestamp x", "cannot be read"), (b"a: " + 3000 * b"[", "cannot be read"),
+    (b"a: !!int ''", "cannot be read"), (b"a: 2020-13-01", "cannot be read: month must be"),
     (b"/**: {x: 1}", "no ros__parameters under '/\\*\\*'"),
 ])
 def test_what_is_no_parameter_file_is_named(tmp_path, content, words):

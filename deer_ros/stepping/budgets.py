@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from deer_ros.budget.budget import Budget, BudgetError
+from deer_ros.parameter_file import load_yaml
 
 if TYPE_CHECKING:
     from deer_ros.policy import DeerPolicy
@@ -34,10 +33,9 @@ Values = Mapping[str, Any]
 def read_presets(text: str) -> Mapping[str, Values]:
     """Budgets by the preset's name, checked. Empty text holds none. Raises ValueError."""
     try:
-        presets = yaml.safe_load(text) if text.strip() else {}
-    except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"budget.presets is no YAML: {reason}.") from error
+        presets = load_yaml(text) if text.strip() else {}
+    except ValueError as error:
+        raise ValueError(f"budget.presets is no YAML: {error}.") from error
     if not isinstance(presets, dict):
         raise ValueError(
             f"budget.presets is {text!r}; it must be a YAML mapping of names to budgets, such as "

@@ -32,6 +32,7 @@ from deer_ros.stepping.table import (
     numbers,
     one_of,
     parameter,
+    zero_or,
 )
 
 # ROS cannot say infinity in a parameter that refuses it; no difference of two actions is as large.
@@ -70,7 +71,7 @@ class Settings:
         "What to do, as text; the same as the topic, and whichever comes last holds. Empty: none, "
         "the robot stands.")
     control_rate: float = parameter(
-        "control_rate", 0.0, "Hz", number(0, 1000),
+        "control_rate", 0.0, "Hz", zero_or(0.001, 1000),
         "Steps per second at most; 0: the model's. Another rate than the model's is warned of.")
     command_rate: float = parameter(
         "command_rate", 30.0, "Hz", number(1, 1000), "Twist messages per second.")

@@ -54,6 +54,13 @@ def number(low: float, high: float) -> Allowed:
     return Allowed(f"{low:g} to {high:g}", lambda value: low <= value <= high)
 
 
+def zero_or(low: float, high: float) -> Allowed:
+    """A number so near to 0 that what is divided by it is beyond all bounds is none of these."""
+    return Allowed(
+        f"0, or {low:g} to {high:g}", lambda value: value == 0 or low <= value <= high
+    )
+
+
 def above_zero(high: float) -> Allowed:
     return Allowed(f"above 0, up to {high:g}", lambda value: 0 < value <= high)
 
@@ -91,7 +98,7 @@ def _converted(value: Any, kind: type) -> Any:
     if kind is tuple:
         if isinstance(value, str):
             value = _list_in(value)
-        if isinstance(value, bytes) or not isinstance(value, Iterable):
+        if isinstance(value, (bytes, dict, set)) or not isinstance(value, Iterable):
             return None
         items = [_converted(item, float) for item in value]
         return None if None in items else tuple(items)
@@ -120,4 +127,7 @@ def _is_finite(value: Any) -> bool:
 def _shown(value: Any) -> str:
     if value is None:
         return "not set"
-    return repr(value if isinstance(value, (str, int, float)) else list(value))
+    if isinstance(value, (str, int, float, bytes, dict)):
+        return repr(value)
+    # ROS hands in arrays, a YAML text also dates.
+    return repr(list(value)) if isinstance(value, Iterable) else str(value)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,8 @@ def test_a_mixed_list_that_ros2_param_sends_as_text_is_read():
     ("safety.workspace_min", "[1, 2"), ("safety.workspace_min", "[1, NaN, 2]"),
     ("safety.workspace_min", '["1", 2, 3]'), ("safety.workspace_min", f"[1, 2, -{10**400}]"),
     ("control_rate", 10**400), ("control_rate", math.nan), ("control_rate", math.inf),
-    ("control_rate", -1.0),
+    ("control_rate", -1.0), ("control_rate", 1e-300), ("control_rate", date(2020, 1, 1)),
+    ("exit.thresholds", {1: 2}), ("exit.thresholds", date(2020, 1, 1)),
     ("control_rate", True), ("control_rate", "8"), ("control_rate", None), ("control_rate", [8.0]),
     ("exit.thresholds", [0.1, math.nan, 1.0]), ("exit.thresholds", [0.1, math.inf]),
     ("exit.thresholds", []), ("exit.thresholds", "0.1"), ("exit.thresholds", ["a", "b", "c"]),

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import yaml
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.executors import Executor
@@ -18,6 +17,7 @@ from rclpy.parameter import Parameter
 from deer_ros.action import ExecuteInstruction
 from deer_ros.control.safety import Reason, Stop
 from deer_ros.nodes.policy.loop import PREEMPTED, PolicyLoop
+from deer_ros.parameter_file import load_yaml
 from deer_ros.stepping.budgets import PREFIX
 from deer_ros.stepping.settings import ROWS
 
@@ -204,6 +204,6 @@ def budget_parameters(words: Sequence[str]) -> dict[str, Any]:
 
 def _value_in(text: str) -> Any:
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
+        return load_yaml(text)
+    except ValueError:
         return text
