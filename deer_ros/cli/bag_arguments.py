@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from deer_ros.data.bag_inputs import BagInputs
+
+# Of the node's parameters those that say which frames and episodes there are in a bag.
+OF_BAGS = (
+    "instruction", "control_rate", "image.transport", "image.max_skew", "safety.input_timeout",
+    "action.frame_id",
+)  # fmt: skip
 
 
 def add_bag_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,12 +30,50 @@ def add_bag_arguments(parser: argparse.ArgumentParser) -> None:
     add("--instruction", metavar="TEXT", help="to be used instead of the instructions in the data")
 
 
-def node_parameters(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What the arguments change of the node's parameters, by name. Raises ValueError, OSError."""
-    from deer_ros.replay.parameters import read_assignment, read_file
+def node_parameters(
+    arguments: argparse.Namespace, used: Collection[str] | None = None
+) -> dict[str, Any]:
+    """What the arguments change of the node's parameters, by name. Raises ValueError, OSError.
+
+    used: those that the command heeds; None: all. A parameter file is the node's and may have any
+    of them; a single one that would change nothing is refused.
+    """
+    from deer_ros.replay.parameters import checked, read_assignment, read_file
 
     changes = read_file(arguments.params) if arguments.params else {}
-    return changes | dict(read_assignment(text) for text in arguments.param)
+    single = dict(read_assignment(text) for text in arguments.param)
+    unused = next((name for name in single if used is not None and name not in used), None)
+    if unused is not None:
+        raise ValueError(
+            f"--param is {unused}:={single[unused]}, which changes nothing here; of the node's "
+            f"parameters it may be one of {', '.join(used)}."
+        )
+    return checked(changes | single)
+
+
+def check_heeded(arguments: argparse.Namespace, data: Sequence[Path]) -> None:
+    """ValueError for options that are about another kind of data than any of what is named."""
+    from deer_ros.data.readers import BAG, LEROBOT, kind_of
+
+    kinds = {kind_of(path) for path in data}
+    of_bags = [text for text in arguments.param if not text.startswith("model:=")]
+    for option, values, kind in (
+        ("--lerobot", arguments.lerobot, LEROBOT),
+        ("--remap", arguments.remap, BAG),
+        ("--param", of_bags, BAG),
+    ):
+        if values and kind not in kinds:
+            raise ValueError(
+                f"{option} {values[0]} is about {kind}, and there are none in "
+                f"{', '.join(map(str, data))}; leave it out."
+            )
+
+
+def check_one_model(arguments: argparse.Namespace, model: object) -> None:
+    """ValueError where MODEL, None for none, is not the only one that the command line names."""
+    other = [text for text in arguments.param if text.startswith("model:=")]
+    if model is not None and other:
+        raise ValueError(f"--param {other[0]} names a model beside {model}; leave one out.")
 
 
 def bag_inputs(arguments: argparse.Namespace, changes: Mapping[str, Any]) -> BagInputs:

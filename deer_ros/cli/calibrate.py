@@ -12,8 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deer_ros.cli.bag_arguments import (
+    OF_BAGS,
     add_bag_arguments,
     bag_inputs,
+    check_heeded,
+    check_one_model,
     name_bad,
     node_parameters,
 )
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
 HELP = "run a model over demonstrations and store what its exits answer, for budgets"
 
 METHODS = ("run-time", "original")
+# What only one of the methods heeds.
+OF_METHOD = {"second_pass": "run-time", "windows": "original"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,12 +55,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="of the criterion (default: the model's)")
     parser.add_argument("--holdout", type=float, default=0.5, metavar="SHARE",
                         help="of the episodes, to measure risk on alone (default: 0.5)")
-    parser.add_argument("--second-pass", type=float, default=0.5, metavar="SHARE",
+    parser.add_argument("--second-pass", type=float, metavar="SHARE",
                         help="of full depth's cost beyond the cheapest exit, that the thresholds "
-                             "of the second pass spend (default: 0.5)")
+                             "of the second pass of the method run-time spend (default: 0.5)")
     parser.add_argument("--rows", type=int, default=64, metavar="N",
                         help="thresholds of a frontier, at most (default: 64)")
-    parser.add_argument("--windows", type=int, default=600, metavar="N",
+    parser.add_argument("--windows", type=int, metavar="N",
                         help="of the method original (default: 600)")
     parser.add_argument("--seed", type=int, default=0, metavar="N",
                         help="which episodes are held out, and what is drawn (default: 0)")
@@ -71,11 +76,13 @@ def run(arguments: argparse.Namespace) -> int:
 
     settings = Settings(
         method=arguments.method, metric=arguments.metric, holdout=arguments.holdout,
-        second_pass=arguments.second_pass, rows=arguments.rows, windows=arguments.windows,
-        seed=arguments.seed,
+        rows=arguments.rows, seed=arguments.seed, **_of_method(arguments),
     )
-    changes = node_parameters(arguments)
-    folder, data = _model_and_data(arguments.paths, changes.get("model", ""))
+    changes = node_parameters(arguments, ("model", *OF_BAGS))
+    model, data = _model_and_data(arguments.paths)
+    check_one_model(arguments, model)
+    folder = _folder(model, changes.get("model", ""))
+    check_heeded(arguments, data)
     inputs = bag_inputs(arguments, changes)
     out = _out(folder, arguments.out)
     calibration = _calibrate(folder, data, inputs, settings, arguments)
@@ -135,19 +142,39 @@ def _held_out(calibration: Calibration) -> int:
     return 0 if losses is None else losses.shape[1]
 
 
-def _model_and_data(paths: list[str], default: str) -> tuple[Path, list[Path]]:
-    """The model's directory and what follows it. A first path that is no model is data.
+def _of_method(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What is given for the method. ValueError for what another one would heed."""
+    given = {name: getattr(arguments, name) for name in OF_METHOD}
+    given = {name: value for name, value in given.items() if value is not None}
+    for name, value in given.items():
+        if OF_METHOD[name] != arguments.method:
+            raise ValueError(
+                f"--{name.replace('_', '-')} is {value}, and the method {arguments.method} has no "
+                f"use for it; leave it out, or say --method {OF_METHOD[name]}."
+            )
+    return given
 
-    default: the parameters' model, as the node takes it."""
+
+def _model_and_data(paths: list[str]) -> tuple[str | None, list[Path]]:
+    """The model, None where none is named, and what follows it. A first path that is no model is
+    data."""
     from deer_ros.checkpoint.directory import CONFIG
-    from deer_ros.resources import find_model
 
     first, *data = map(Path, paths)
     if (first / CONFIG).is_file() and not data:
         raise ValueError(f"there is only the model {first}; name bags to calibrate it on.")
     if data and ((first / CONFIG).is_file() or not first.exists()):
-        return find_model(paths[0]), data
-    return find_model(default if default not in ("", "bundled") else None), [first, *data]
+        return paths[0], data
+    return None, [first, *data]
+
+
+def _folder(model: str | None, default: str) -> Path:
+    """The model's directory. default: the parameters' model, as the node takes it."""
+    from deer_ros.resources import find_model
+
+    if model is None and default not in ("", "bundled"):
+        model = default
+    return find_model(model)
 
 
 def _out(folder: Path, given: Path | None) -> Path:
@@ -157,6 +184,8 @@ def _out(folder: Path, given: Path | None) -> Path:
     out = folder / CALIBRATION if given is None else given
     if out.is_dir():
         raise ValueError(f"--out {out} is a folder; name a file.")
+    if out.exists() and not out.is_file():
+        raise ValueError(f"--out {out} is a device, a pipe or a socket; name a file.")
     if not out.parent.is_dir() or not os.access(out.parent, os.W_OK):
         raise ValueError(f"{out.parent} is no folder that can be written to; name another --out.")
     return out

@@ -11,7 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deer_ros.cli.bag_arguments import add_bag_arguments, bag_inputs, node_parameters
+from deer_ros.cli.bag_arguments import (
+    add_bag_arguments,
+    bag_inputs,
+    check_one_model,
+    node_parameters,
+)
 
 if TYPE_CHECKING:
     from deer_ros.data.bag_inputs import BagInputs
@@ -50,8 +55,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--compare", type=Path, metavar="EARLIER",
         help="an earlier replay's folder, or a bag with the node's actions: exit code 1 where "
         "actions, exits or instructions differ")
-    add("--tolerance", type=float, default=DEFAULT_TOLERANCE, metavar="X",
-        help="of --compare: largest difference of a value of an action (default: %(default)s)")
+    add("--tolerance", type=float, metavar="X",
+        help="of --compare: largest difference of a value of an action (default: "
+        f"{DEFAULT_TOLERANCE:g})")
     add("--no-report", action="store_true",
         help="leave report.html out: a comparison in CI needs none")
     add("--json", action="store_true", help="print the figures as JSON")
@@ -62,9 +68,9 @@ def run(arguments: argparse.Namespace) -> int:
     from deer_ros.data.bag_format import find_recordings
     from deer_ros.replay.folder import ReplayFolder, check_bag, figures
 
-    if not arguments.tolerance >= 0:
-        raise ValueError(f"--tolerance is {arguments.tolerance}; it must be a number from 0.")
+    tolerance = _tolerance(arguments)
     model, paths = _model_and_bags(arguments.paths)
+    check_one_model(arguments, model)
     changes = node_parameters(arguments)
     if model is not None:
         changes["model"] = str(model)
@@ -78,11 +84,22 @@ def run(arguments: argparse.Namespace) -> int:
             check_bag(bag, inputs)
         lockstep = _lockstep(runs[0][1], arguments.cost_table)
         results = _replay(folder, lockstep, bags, inputs, runs)
-        comparison = None if earlier is None else _compare(earlier, results, arguments.tolerance)
+        comparison = None if earlier is None else _compare(earlier, results, tolerance)
         content = figures(results, arguments.instruction, lockstep.table, comparison)
         folder.finish(content, results, not arguments.no_report)
     _print(arguments, content, comparison)
     return DIFFERENT if comparison is not None and not comparison.is_same else 0
+
+
+def _tolerance(arguments: argparse.Namespace) -> float:
+    given = arguments.tolerance
+    if given is None:
+        return DEFAULT_TOLERANCE
+    if arguments.compare is None:
+        raise ValueError(f"--tolerance is {given}, and nothing is compared; say --compare, too.")
+    if not given >= 0:
+        raise ValueError(f"--tolerance is {given}; it must be a number from 0.")
+    return given
 
 
 def _model_and_bags(paths: Sequence[Path]) -> tuple[Path | None, Sequence[Path]]:

@@ -17,6 +17,16 @@ from deer_ros.data.frames import Resize
 from deer_ros.data.lerobot_keys import LeRobotKeys
 from deer_ros.data.units import ActionUnits
 
+BAG, CALVIN, LEROBOT = "bags", "CALVIN's datasets", "LeRobot datasets"
+
+
+def kind_of(path: str | Path) -> str:
+    """Of what kind the demonstrations at a path are. What is nothing else would have to be bags."""
+    path = Path(path)
+    if calvin.find_split(path) is not None:
+        return CALVIN
+    return LEROBOT if lerobot.is_lerobot(path) else BAG
+
 
 def read_all_episodes(
     paths: Iterable[str | Path],
@@ -55,12 +65,13 @@ def _read(
     inputs: BagInputs,
     resize: Resize | None,
 ) -> Iterator[Episode]:
-    split = calvin.find_split(path)
-    if split is not None:
+    kind = kind_of(path)
+    if kind == CALVIN:
+        split = calvin.find_split(path)
         episodes = calvin.read_split(split, action, on_bad, inputs.instruction)
         # They are short, and their pictures small.
         return episodes if resize is None else (_resized(one, resize) for one in episodes)
-    if lerobot.is_lerobot(path):
+    if kind == LEROBOT:
         return lerobot.read_dataset(path, action, keys, on_bad, inputs.instruction, resize)
     _check_bags(path)
     return bag_reader.read_all_episodes([path], action, on_bad, inputs, resize)

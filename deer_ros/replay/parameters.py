@@ -8,14 +8,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from deer_ros import parameter_file
-from deer_ros.stepping.budgets import PREFIX
+from deer_ros.stepping.budgets import EXIT_PREFIX, PREFIX
 from deer_ros.stepping.settings import ROWS, Settings
 from deer_ros.stepping.unknown import misspelled
 
 BUDGETS = tuple(name.removeprefix(PREFIX) for name in ROWS if name.startswith(PREFIX))
+# In these runs of one pass may differ: they share the model, the pictures and when steps are due.
+OF_A_RUN = tuple(
+    name for prefix in (PREFIX, EXIT_PREFIX) for name in ROWS if name.startswith(prefix)
+)
 
 
 def read_file(path: str | Path) -> dict[str, Any]:
@@ -44,13 +46,14 @@ def read_assignment(text: str) -> tuple[str, Any]:
         raise ValueError(
             f"--param is {text!r}; it must be name:=value, the name one of {', '.join(ROWS)}."
         )
-    return name, _scalar(value)
+    return name, _scalar(name, value)
 
 
 def read_budget(text: str) -> dict[str, Any]:
     """One run of a sweep, `average_gflops=8,scope=step`: parameters of the node, by name.
 
-    `budget.` in front of its names is not needed. ValueError for other names.
+    `budget.` in front of its names is not needed. ValueError for other names, and for one that is
+    given twice.
     """
     changes: dict[str, Any] = {}
     for part in re.split(r",(?![^\[]*\])", text):
@@ -58,13 +61,12 @@ def read_budget(text: str) -> dict[str, Any]:
         name = name.strip()
         if name in BUDGETS:
             name = PREFIX + name
-        if separator and name in ROWS:
-            changes[name] = _scalar(value)
-        else:
-            usual = [*BUDGETS, *(row for row in ROWS if row.startswith("exit."))]
-            raise ValueError(
-                f"--budget is {text!r}; it must be name=value,...; names are {', '.join(usual)}."
-            )
+        if not separator or name not in OF_A_RUN:
+            names = ", ".join(row.removeprefix(PREFIX) for row in OF_A_RUN)
+            raise ValueError(f"--budget is {text!r}; it must be name=value,...; names are {names}.")
+        if name in changes:
+            raise ValueError(f"--budget is {text!r}; {name} is in it twice. Leave one out.")
+        changes[name] = _scalar(name, value)
     return changes
 
 
@@ -74,10 +76,17 @@ def settings_of(changes: Mapping[str, Any]) -> Settings:
     return dataclasses.replace(settings, version=1)
 
 
-def _scalar(text: str) -> Any:
+def checked(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The same, every value as its parameter's type. Raises ValueError for one not allowed."""
+    return {name: ROWS[name].convert(value) for name, value in changes.items()}
+
+
+def _scalar(name: str, text: str) -> Any:
     if re.fullmatch(r"[-+]?[0-9]+[eE][-+]?[0-9]+", text.strip()):
         return float(text)  # text in YAML 1.1, which wants a point in it
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{text!r} is no value.") from error
+        return parameter_file.load_yaml(text)
+    except ValueError as error:
+        raise ValueError(
+            f"{name} is {text!r}, which is no value in YAML; allowed: {ROWS[name].allowed.words}."
+        ) from error

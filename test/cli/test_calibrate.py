@@ -199,10 +199,33 @@ def test_bad_data_is_named_in_a_line_and_nothing_is_written(
     (("--second-pass", "2"), "second_pass"), (("--rows", "0"), "rows"),
     (("--seed", "-1"), "seed"), (("--out", "/nowhere/c.safetensors"), "/nowhere"),
     (("--dtype", "int3"), "dtype"), (("--device", "tpu"), "device"),
+    (("--windows", "9"), "--windows is 9, and the method run-time has no use for it"),
+    (("--method", "original", "--second-pass", "0.5"), "--second-pass is 0.5, and the method orig"),
+    (("--lerobot", "static=top"), "--lerobot static=top is about LeRobot datasets, and there are"),
+    (("--param", "exit.metric:=max"), "--param is exit.metric:=max, which changes nothing here"),
+    (("--param", "device:=cpu"), "it may be one of model, instruction, control_rate"),
+    (("--param", "model:=bundled"), "--param model:=bundled names a model beside"),
+    (("--param", "control_rate:=1.0e-300"), "allowed: 0, or 0.001 to 1000"),
 ])
 def test_bad_options_are_refused_in_a_line(capsys, demonstrations, model, arguments, complaint):
     assert complaint in refused(capsys, model, demonstrations, *arguments)
     assert not (model / FILE).exists()
+
+
+@pytest.mark.parametrize("value", ["5", "[1]", "2020-01-01", "{a: 1}"])
+def test_a_parameter_that_is_no_model_is_refused_where_it_is_the_only_one(
+    capsys, demonstrations, value
+):
+    said = refused(capsys, demonstrations, "--param", f"model:={value}")
+    assert "model is " in said and "allowed: any text" in said
+
+
+def test_what_is_no_file_is_not_replaced(capsys, demonstrations, model, tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    assert "is a device, a pipe or a socket" in refused(
+        capsys, model, demonstrations, "--out", pipe)
+    assert pipe.is_fifo()
 
 
 def test_a_model_alone_and_a_broken_model_are_told(capsys, demonstrations, model, tmp_path):

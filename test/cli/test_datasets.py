@@ -81,6 +81,19 @@ def test_a_model_is_calibrated_on_a_dataset(dataset, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)
 
 
+@pytest.mark.parametrize("option, value", [
+    ("--remap", "instruction:=/task"), ("--param", "control_rate:=10.0"),
+    ("--param", "instruction:=open the drawer"),
+])
+def test_what_is_said_of_bags_is_refused_where_there_are_none(
+    dataset, tmp_path, capsys, option, value
+):
+    model = write_tiny_model(tmp_path / "model")
+    assert main(["calibrate", str(model), str(dataset), option, value]) == 2
+    said = capsys.readouterr().err
+    assert f"{option} {value} is about bags, and there are none in {dataset}" in said
+
+
 def test_options_reach_the_reader(config, tmp_path, capsys):
     pytest.importorskip("pyarrow")
     pytest.importorskip("av")

@@ -314,9 +314,41 @@ def test_a_cost_table_of_another_model_is_refused(replay, model, tmp_path):
 @pytest.mark.parametrize("budget, words", [
     ("speed=8", "names are average_gflops"), ("average_gflops", "name=value"),
     ("average_gflops=-1", "average_gflops is -1"), ("exit.metric=l3", "exit.metric is 'l3'"),
+    ("model=other", "names are average_gflops"), ("control_rate=5.0", "names are average_gflops"),
+    ("device=cpu", "preset, exit.policy"), ("budget.exit.max_layer=2", "names are average_gflops"),
+    ("exit.max_layer=2,exit.max_layer=4", "exit.max_layer is in it twice"),
+    ("average_gflops=1,budget.average_gflops=2", "budget.average_gflops is in it twice"),
 ])
 def test_a_wrong_budget_is_refused(replay, tmp_path, budget, words):
     refused(replay(write_bag(tmp_path / "bag"), "--budget", budget), words)
+
+
+@pytest.mark.parametrize("parameter, words", [
+    ("model:=5", "model is 5; allowed: any text"),
+    ("control_rate:=2020-01-01", "control_rate is 2020-01-01; allowed: 0, or 0.001 to 1000"),
+    ("control_rate:=2020-13-01", "is '2020-13-01', which is no value in YAML; allowed"),
+    ("control_rate:=!!timestamp x", "control_rate is .* no value in YAML"),
+    ("control_rate:=" + "[" * 3000, "control_rate is .* no value in YAML"),
+    ("control_rate:=" + "9" * 5000, "control_rate is .* no value in YAML"),
+    ("control_rate:=1e30", r"control_rate is 1e\+30"),
+    ("control_rate:=1.0e-300", "control_rate is 1e-300; allowed: 0, or 0.001 to 1000"),
+    ("exit.steps_per_decision:=1000000000000", "steps_per_decision is 1000000000000"),
+    ("exit.thresholds:={1: 2}", "exit.thresholds is {1: 2}; allowed"),
+])
+def test_a_wrong_parameter_is_refused(model, tmp_path, capsys, parameter, words):
+    bag = write_bag(tmp_path / "bag")
+    code = main(["replay", str(bag), "--param", parameter, "--out", str(tmp_path / "out")])
+    refused((code, *capsys.readouterr()), words)
+
+
+def test_a_model_that_is_named_twice_is_refused(replay, tmp_path):
+    bag = write_bag(tmp_path / "bag")
+    refused(replay(bag, "--param", "model:=other"), "--param model:=other names a model beside")
+
+
+def test_a_tolerance_without_anything_to_compare_with_is_refused(replay, tmp_path):
+    bag = write_bag(tmp_path / "bag")
+    refused(replay(bag, "--tolerance", "0.1"), "--tolerance is 0.1, and nothing is compared")
 
 
 def test_the_nodes_parameter_file_counts(replay, tmp_path):
@@ -340,6 +372,7 @@ def test_the_shipped_parameter_file_asks_for_raw_pictures_and_says_what_there_is
 
 @pytest.mark.parametrize("content, words", [
     ("a: [", "cannot be read"), ("[]", "no parameters of any node"),
+    ("/**: {ros__parameters: {device: !!timestamp x}}", "mine.yaml cannot be read"),
     ("/other: {ros__parameters: {x: 1}}", "nothing for the policy node"),
     ("/**: {x: 1}", "no ros__parameters"),
     ("/**: {ros__parameters: {image.max_skew: -1.0}}", "image.max_skew is -1.0"),
