@@ -10,7 +10,7 @@ import sys
 
 import pytest
 from calibrated_model import write_calibrated_model
-from policy_client import running_policy
+from policy_client import PATIENT, running_policy
 from tiny_model import INSTRUCTIONS, tiny_config
 
 from deer_ros.budget.cost import CostModel
@@ -59,9 +59,7 @@ def started(folder, costs, tmp_path_factory):
     with running_policy(tmp_path_factory.mktemp("policy"), model=str(folder),
                         allow_simulation_model=True, episode__max_duration=3600.0,
                         safety__frozen_image_timeout=0.0,
-                        # A moment in which the machine stands still is no new episode here.
-                        safety__input_timeout=60.0,
-                        budget__presets=json.dumps(presets)) as client:
+                        budget__presets=json.dumps(presets), **PATIENT) as client:
         client.wait_until(lambda: client.diagnostics and client.state() == "active")
         yield client
 
