@@ -64,7 +64,7 @@ def test_each_answer_moves_time_by_one_period_and_nothing_else_does(simulator):
         stamp_ns += PERIOD_NS
         wait_for_repeats(simulator, stamp_ns)
         assert max(simulator.sent) == stamp_ns == simulator.clock[-1]
-    assert simulator.episodes[-1].step == 3
+    simulator.wait(lambda: simulator.episodes[-1].step == 3)
 
 
 def test_pictures_that_nobody_answers_are_sent_again_with_the_same_stamp(simulator):
@@ -167,8 +167,14 @@ def test_an_episode_without_success_ends_after_its_steps_and_the_pictures_stop(s
     simulator.answer(stamp_ns)
     simulator.wait(lambda: simulator.episodes[-1].done)
     assert simulator.episodes[-1].step == 2 and not simulator.episodes[-1].success
-    sent = len(simulator.sent)
-    assert not simulator.holds_within(lambda: len(simulator.sent) > sent, timeout_s=0.6)
+
+    def stand_still() -> bool:
+        """Pictures would be sent again more than twice in that time; some may be under way yet."""
+        sent = len(simulator.sent)
+        return not simulator.holds_within(lambda: len(simulator.sent) > sent, timeout_s=0.6)
+
+    assert stand_still() or stand_still()
+    assert max(simulator.sent) == stamp_ns
 
 
 @pytest.mark.parametrize("name, value, allowed", [

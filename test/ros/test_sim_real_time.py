@@ -8,6 +8,7 @@ import pytest
 from rclpy.qos import QoSProfile
 from sim_client import LATCHED, running_simulator
 from std_msgs.msg import Float64
+from stillness import on_time
 
 from deer_ros.sim.robot import SimulatedRobot
 
@@ -32,7 +33,7 @@ def start(simulator) -> None:
 
 def drive(simulator, seconds: float, velocity=VELOCITY_M_S, **how) -> int:
     """Sends twists at 40 Hz, as a policy would; returns the stamp of the last one."""
-    sent = []
+    sent = [simulator.command(velocity, **how)]
     start_s = time.monotonic()
 
     def send_when_due():
@@ -58,33 +59,42 @@ def travel(simulator, **how) -> float:
 
 
 def test_a_twist_moves_the_hand_at_its_speed(simulator):
-    start(simulator)
-    first_ns = drive(simulator, 0.2)
-    last_ns = drive(simulator, 0.3)
-    # A busy machine sends fewer poses, each with the time that it is of.
-    stamps = [stamp for stamp in sorted(simulator.poses) if first_ns < stamp <= last_ns]
-    first, last = stamps[0], stamps[-1]
-    assert last - first > 2 * PERIOD_NS
-    moved = simulator.poses[last] - simulator.poses[first]
-    assert moved / ((last - first) / 1e9) == pytest.approx(VELOCITY_M_S, abs=0.04)
+    def move() -> None:
+        start(simulator)
+        first_ns = drive(simulator, 0.2)
+        last_ns = drive(simulator, 0.3)
+        # A busy machine sends fewer poses, each with the time that it is of.
+        stamps = [stamp for stamp in sorted(simulator.poses) if first_ns < stamp <= last_ns]
+        assert stamps and stamps[-1] - stamps[0] > 2 * PERIOD_NS
+        first, last = stamps[0], stamps[-1]
+        moved = simulator.poses[last] - simulator.poses[first]
+        assert moved / ((last - first) / 1e9) == pytest.approx(VELOCITY_M_S, abs=0.04)
+
+    on_time(move)
 
 
 def test_silence_stops_the_hand_a_tenth_of_a_second_after_the_last_twist(simulator):
-    start(simulator)
-    last_ns = drive(simulator, 0.4)
-    at_last, held, stopped, later = (pose_at(simulator, last_ns + ns) for ns in (
-        0, HOLD_NS, HOLD_NS + PERIOD_NS, HOLD_NS + 8 * PERIOD_NS))
-    assert np.linalg.norm(held - at_last) > 0.02
-    # It would go 14 mm further every period; what is left is the arm settling on its target.
-    assert np.linalg.norm(later - stopped) < 0.005
+    def fall_silent() -> None:
+        start(simulator)
+        last_ns = drive(simulator, 0.4)
+        at_last, held, stopped, later = (pose_at(simulator, last_ns + ns) for ns in (
+            0, HOLD_NS, HOLD_NS + PERIOD_NS, HOLD_NS + 8 * PERIOD_NS))
+        assert np.linalg.norm(held - at_last) > 0.02
+        # It would go 14 mm further every period; what is left is the arm settling on its target.
+        assert np.linalg.norm(later - stopped) < 0.005
+
+    on_time(fall_silent)
 
 
 def test_a_zero_twist_stops_the_hand_at_once(simulator):
-    start(simulator)
-    drive(simulator, 0.3)
-    stop_ns = simulator.command((0.0, 0.0, 0.0))
-    after, later = (pose_at(simulator, stop_ns + ns) for ns in (PERIOD_NS, 6 * PERIOD_NS))
-    assert np.linalg.norm(later - after) < 0.006
+    def stop() -> None:
+        start(simulator)
+        drive(simulator, 0.3)
+        stop_ns = simulator.command((0.0, 0.0, 0.0))
+        after, later = (pose_at(simulator, stop_ns + ns) for ns in (PERIOD_NS, 6 * PERIOD_NS))
+        assert np.linalg.norm(later - after) < 0.006
+
+    on_time(stop)
 
 
 def test_a_twist_that_is_old_or_not_finite_or_in_another_frame_moves_nothing(simulator):
@@ -136,10 +146,14 @@ def test_a_reset_forgets_what_the_gripper_was_told(simulator):
 def test_pictures_are_stamped_in_exact_periods_and_both_cameras_alike(simulator):
     start(simulator)
     first_ns = simulator.wait_for_pictures(simulator.stamp_ns)
-    simulator.wait(lambda: len([s for s in simulator.static if s >= first_ns]) >= 12)
-    stamps = sorted(s for s in simulator.static if s >= first_ns)
-    assert set(np.diff(stamps) % PERIOD_NS) == {0}
-    simulator.wait(lambda: set(stamps) <= set(simulator.gripper))
+
+    def of_both() -> list[int]:
+        """A busy machine may lose one of them."""
+        return [s for s in simulator.static.keys() & simulator.gripper.keys() if s >= first_ns]
+
+    simulator.wait(lambda: len(of_both()) >= 12)
+    for came in (simulator.static, simulator.gripper):
+        assert {(stamp - first_ns) % PERIOD_NS for stamp in came if stamp >= first_ns} == {0}
 
 
 def test_the_camera_rate_can_be_changed_with_a_whole_number(simulator):
@@ -189,5 +203,5 @@ def test_a_signal_ends_the_simulator_at_once_with_exit_code_0(tmp_path, wanted, 
         simulator.wait(lambda: simulator.static)
         process.signal(wanted)
         # Two seconds on a machine with time to spare; a busy one needs longer to unload Python.
-        assert process.wait(5.0) == 0
+        assert process.wait(30.0) == 0
         assert "Traceback" not in process.log.read_text()
