@@ -74,9 +74,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Search, compare, and write the thresholds; 1 where what comes of it exceeds the budget."""
     from deer_ros.report.files import write_json
+    from deer_ros.search.storage import telling_storage_errors
 
     _check(arguments)
-    with ExitStack() as stack:
+    with telling_storage_errors(arguments.storage), ExitStack() as stack:
         search, out, exit_layers = _prepared(arguments, stack)
         verdict = _searched(search, arguments)
     facts = _facts(search, verdict)

@@ -68,6 +68,15 @@ class ScorerError(ValueError):
     """A scorer that cannot be had, fails, or answers with what is no score."""
 
 
+def told(error: BaseException) -> str:
+    """What was raised, on one line, whatever its text is."""
+    try:
+        text = " ".join(str(error).split())
+    except Exception:  # its own class says how it is told
+        text = ""
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
 def scored(
     scorer: Scorer,
     name: str,
@@ -85,7 +94,7 @@ def scored(
     except BaseException as error:  # a user's own code raises what it likes, SystemExit too
         where = traceback.extract_tb(error.__traceback__)[-1]
         raise ScorerError(
-            f"the scorer {name} failed in {where.filename}, line {where.lineno}: {_told(error)}"
+            f"the scorer {name} failed in {where.filename}, line {where.lineno}: {told(error)}"
         ) from error
     return checked(answer, name)
 
@@ -126,7 +135,7 @@ def load_scorer(name: str) -> Scorer:
         raise
     except BaseException as error:  # as above: importing runs the module
         raise ScorerError(
-            f"the scorer's module {module} cannot be imported: {_told(error)}."
+            f"the scorer's module {module} cannot be imported: {told(error)}."
         ) from error
     if not callable(found):
         raise ScorerError(f"the module {module} has no function {attribute} to score with.")
@@ -135,12 +144,3 @@ def load_scorer(name: str) -> Scorer:
             f"the scorer {name} is an async function; name one that answers when it is called."
         )
     return found
-
-
-def _told(error: BaseException) -> str:
-    """What was raised, on one line, whatever its text is."""
-    try:
-        text = " ".join(str(error).split())
-    except Exception:  # its own class says how it is told
-        text = ""
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__

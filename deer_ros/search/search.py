@@ -12,6 +12,7 @@ from typing import Any
 
 import optuna
 from optuna.distributions import FloatDistribution
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from deer_ros.search.problem import TOLERANCE, Problem, Trial
@@ -19,7 +20,7 @@ from deer_ros.search.samplers import SAMPLERS, SeededByTrial
 from deer_ros.search.scoring import Score, Scorer, scored
 from deer_ros.search.space import Space
 from deer_ros.search.start import Start
-from deer_ros.search.storage import open_study
+from deer_ros.search.storage import LostError, kept, open_study
 from deer_ros.search.verdict import Verdict, judge, ranked
 
 BUDGET = "cost within the budget"
@@ -65,10 +66,12 @@ class Search:
         if self._first() is None:
             yield self._score_start()
         finished: list[FrozenTrial] = []
-        while len(self.done()) < trials:
+        while (before := len(self.done())) < trials:
             self._study.optimize(
                 self._objective, n_trials=1, callbacks=[lambda _, trial: finished.append(trial)]
             )
+            if len(self.done()) <= before:  # or this would go on for ever
+                raise LostError("a trial was written into it and is gone")
             yield _trial(finished[-1])
 
     def done(self) -> list[Trial]:
@@ -99,17 +102,19 @@ class Search:
     def _join(self, name: str, start: Start, space: Space) -> tuple[Start, Space]:
         asked = json.loads(json.dumps(dataclasses.asdict(self.problem)))
         found = self._study.user_attrs.get("problem")
-        if found is None:
-            if self._study.get_trials(deepcopy=False):
-                raise ValueError(
-                    f"the study {name!r} in this storage was not made by `deer search`; choose "
-                    "another name with --study."
-                )
+        # One that minimises would be searched for the worst.
+        ours = self._study.directions == [StudyDirection.MAXIMIZE]
+        if ours and found is None and not self._study.get_trials(deepcopy=False):
             self._study.set_user_attr("start", dataclasses.asdict(start))
             self._study.set_user_attr("space", dataclasses.asdict(space))
             self._study.set_user_attr("problem", asked)
             # Another worker may have done the same in the meantime.
-            found = self._study.user_attrs["problem"]
+            found = kept(self._study.user_attrs, "problem")
+        if not (ours and isinstance(found, dict)):
+            raise ValueError(
+                f"the study {name!r} in this storage was not made by `deer search`; choose "
+                "another name with --study."
+            )
         for key, value in asked.items():
             if found.get(key) != value:
                 raise ValueError(
@@ -117,8 +122,10 @@ class Search:
                     f"{WORDS.get(key, key)} is {_shown(found.get(key))}, and {_shown(value)} is "
                     "asked for. Choose another name with --study."
                 )
-        kept = self._study.user_attrs
-        return Start(**_tuples(kept["start"])), Space(**_tuples(kept["space"]))
+        attributes = self._study.user_attrs
+        return Start(**_tuples(kept(attributes, "start"))), Space(
+            **_tuples(kept(attributes, "space"))
+        )
 
     def _first(self) -> Trial | None:
         return next((trial for trial in self.done() if trial.is_start), None)
@@ -161,8 +168,8 @@ class Search:
         if key not in self._study.user_attrs:
             score = self._score(trial.thresholds, self.problem.held_out)
             self._study.set_user_attr(key, dataclasses.asdict(score))
-        kept = self._study.user_attrs[key]
-        return Score(tuple(kept["successes"]), kept["cost"])
+        found = kept(self._study.user_attrs, key)
+        return Score(tuple(found["successes"]), found["cost"])
 
     def _score(self, thresholds: tuple[float, ...], seeds: tuple[int, ...]) -> Score:
         problem = self.problem
@@ -182,11 +189,10 @@ def _described(
 
 
 def _trial(stored: FrozenTrial) -> Trial:
-    kept = stored.user_attrs
-    return Trial(
-        stored.number, tuple(kept["thresholds"]), Score((kept["success"],), kept["cost"]),
-        kept["is_start"],
+    thresholds, success, cost, is_start = (
+        kept(stored.user_attrs, key) for key in ("thresholds", "success", "cost", "is_start")
     )
+    return Trial(stored.number, tuple(thresholds), Score((success,), cost), is_start)
 
 
 def _tuples(values: dict[str, Any]) -> dict[str, Any]:
