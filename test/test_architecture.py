@@ -18,15 +18,16 @@ MAY_IMPORT = {
     "observation": set(),
     "resources": set(),
     "parameter_file": set(),
+    "unfinished": set(),
     "report": set(),
     "control": set(),
-    "data": {"control", "resources"},
+    "data": {"control", "resources", "unfinished"},
     "sim": {"data"},
     "model": set(),
     "budget": {"model"},
     "decision": {"model"},
     "exit_rule": {"budget", "model"},
-    "checkpoint": {"budget", "model"},
+    "checkpoint": {"budget", "model", "unfinished"},
 }
 MAY_IMPORT["inputs"] = {"model", "observation"}
 MAY_IMPORT["measuring"] = {"budget", "inputs", *MAY_IMPORT["inputs"]}
@@ -35,7 +36,7 @@ MAY_IMPORT["pacing"] = {"budget", "decision", "exit_rule", "model"}
 MAY_IMPORT["walk"] = {"budget", "decision", "exit_rule", "model"}
 MAY_IMPORT["policy"] = {
     "budget", "checkpoint", "decision", "depth", "exit_rule", "inputs", "measuring", "model",
-    "observation", "pacing", "resources", "walk",
+    "observation", "pacing", "resources", "unfinished", "walk",
 }  # fmt: skip
 MAY_IMPORT["training"] = {"policy", "data", "report", *MAY_IMPORT["policy"]}
 MAY_IMPORT["stepping"] = {"control", "data", "parameter_file", "policy", *MAY_IMPORT["policy"]}

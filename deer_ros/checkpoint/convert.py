@@ -29,10 +29,10 @@ from deer_ros.checkpoint.official_names import Dropped, head_mlp_names, live_nam
 from deer_ros.checkpoint.official_tokenizer import official_prompts
 from deer_ros.checkpoint.shards import SHARD_BYTES, tensor_bytes, write_shards
 from deer_ros.checkpoint.torch_archive import CLIP_HINT
-from deer_ros.checkpoint.unfinished import unfinished_beside
 from deer_ros.model.config import DeerConfig, ExitConfig
 from deer_ros.model.deer import DeerModel
 from deer_ros.model.preprocessing import Preprocessor
+from deer_ros.unfinished import unfinished_beside
 
 Shape = tuple[int, ...]
 Progress = Callable[[int, int], None]

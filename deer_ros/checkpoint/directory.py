@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +18,12 @@ from deer_ros.budget.cadence import Cadence
 from deer_ros.budget.solver import ALWAYS
 from deer_ros.checkpoint.source import WeightSource, layer_index
 from deer_ros.checkpoint.thresholds import THRESHOLDS, with_searched_thresholds
-from deer_ros.checkpoint.unfinished import unfinished_beside
 from deer_ros.checkpoint.weights import WEIGHTS, StoredTensor, check_shape, stored_tensors
 from deer_ros.model.config import DeerConfig
 from deer_ros.model.deer import DeerModel
 from deer_ros.model.preprocessing import Preprocessor
 from deer_ros.model.prompt import END_OF_CHUNK, END_OF_TEXT, IMAGE, PADDING, PromptEncoder
+from deer_ros.unfinished import take_place, unfinished_beside
 
 CONFIG = "config.json"
 PREPROCESSOR = "preprocessor_config.json"
@@ -160,17 +158,7 @@ def save_model(
         prompts.save(unfinished)
         tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
         save_file(tensors, str(unfinished / WEIGHTS), metadata={"format": "pt"})
-        _take_place(unfinished, folder)
-
-
-def _take_place(new: Path, folder: Path) -> None:
-    if not folder.exists():
-        new.rename(folder)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
-    folder.rename(old / folder.name)
-    new.rename(folder)
-    shutil.rmtree(old)
+        take_place(unfinished, folder)
 
 
 def _beyond(name: str, model: DeerModel) -> bool:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+MARK = ".unfinished-"
 LOCKED_WITHIN_S = 5.0
 """A folder that is older and not locked has no process that writes it."""
 
@@ -24,7 +25,7 @@ def unfinished_beside(folder: Path) -> Iterator[Path]:
     and a published model has gigabytes.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    prefix = f".{folder.name}.unfinished-"
+    prefix = f".{folder.name}{MARK}"
     for left in folder.parent.glob(f"{glob.escape(prefix)}*"):
         if _is_abandoned(left):
             shutil.rmtree(left, ignore_errors=True)
@@ -38,6 +39,29 @@ def unfinished_beside(folder: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
         os.close(handle)
+
+
+def is_unfinished(folder: Path) -> bool:
+    """Whether it is one that somebody writes into, or was killed in."""
+    return folder.name.startswith(".") and MARK in folder.name
+
+
+def take_place(new: Path, folder: Path) -> None:
+    """Give `new` the name of `folder`. A folder that has it goes once that is done, and stays where
+    it cannot be."""
+    if not folder.exists():
+        new.rename(folder)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent)) / folder.name
+    try:
+        folder.rename(old)
+        new.rename(folder)
+    except BaseException:  # also where somebody interrupts
+        if not folder.exists():
+            old.rename(folder)
+        shutil.rmtree(old.parent, ignore_errors=True)
+        raise
+    shutil.rmtree(old.parent)
 
 
 def _is_abandoned(unfinished: Path) -> bool:

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from deer_ros.checkpoint.unfinished import LOCKED_WITHIN_S, unfinished_beside
+from deer_ros.unfinished import LOCKED_WITHIN_S, take_place, unfinished_beside
 
 WRITES_FOR_EVER = """
 import sys, time
 from pathlib import Path
-from deer_ros.checkpoint.unfinished import unfinished_beside
+from deer_ros.unfinished import unfinished_beside
 
 with unfinished_beside(Path(sys.argv[1])) as unfinished:
     (unfinished / "weights").write_text("half")
@@ -90,3 +90,35 @@ def test_signs_in_a_name_are_no_pattern(tmp_path):
     make_old(tmp_path / ".mode.unfinished-1")
     write(tmp_path / "mod[e]")
     assert (tmp_path / ".mode.unfinished-1").is_dir()
+
+
+def folder_of(path: Path, content: str) -> Path:
+    path.mkdir()
+    (path / "content").write_text(content)
+    return path
+
+
+def test_a_folder_makes_way(tmp_path):
+    new, folder = folder_of(tmp_path / "new", "new"), folder_of(tmp_path / "folder", "old")
+    take_place(new, folder)
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+    assert (folder / "content").read_text() == "new"
+
+
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_folder_stays_where_it_cannot_make_way(tmp_path, monkeypatch, error, number):
+    new, folder = folder_of(tmp_path / "new", "new"), folder_of(tmp_path / "folder", "old")
+    rename, calls = Path.rename, []
+
+    def fails(path, target):
+        calls.append(path)
+        if len(calls) == number:
+            raise error
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", fails)
+    with pytest.raises(error):
+        take_place(new, folder)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "new"]
+    assert (folder / "content").read_text() == "old"
