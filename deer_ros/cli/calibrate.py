@@ -21,6 +21,7 @@ from deer_ros.cli.bag_arguments import (
     node_parameters,
 )
 from deer_ros.model.config import METRICS
+from deer_ros.report.locks import locked_beside
 
 if TYPE_CHECKING:
     from deer_ros.budget.calibration import Calibration
@@ -85,8 +86,9 @@ def run(arguments: argparse.Namespace) -> int:
     check_heeded(arguments, data)
     inputs = bag_inputs(arguments, changes)
     out = _out(folder, arguments.out)
-    calibration = _calibrate(folder, data, inputs, settings, arguments)
-    calibration.save(out)
+    with locked_beside(out, "calibrates into"):
+        calibration = _calibrate(folder, data, inputs, settings, arguments)
+        calibration.save(out)
     facts = describe(calibration, out)
     if arguments.json:
         print(json.dumps(facts, indent=2))

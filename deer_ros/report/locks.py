@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import fcntl
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 LOCK = ".lock"
 
@@ -22,14 +24,43 @@ def locked(folder: Path, doing: str) -> Iterator[None]:
 
 
 @contextmanager
+def locked_beside(path: Path, doing: str) -> Iterator[None]:
+    """As `locked`, of a folder or file that comes into being at the end: its lock lies beside it,
+    and goes with the block. doing: as "replays into"."""
+    file = path.with_name(f".{path.name}{LOCK}")
+    with locked_file(file, f"{doing} {path}"):
+        try:
+            yield
+        finally:
+            file.unlink(missing_ok=True)
+
+
+@contextmanager
 def locked_file(file: Path, doing: str) -> Iterator[None]:
     """As `locked`, of a file, which is made where there is none. doing: as "trains in FOLDER"."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("ab") as held:
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ValueError(
-                f"another process {doing}; wait for it, end it, or name another --out."
-            ) from error
+    with _taken(file, doing):
         yield
+
+
+def _taken(file: Path, doing: str) -> BinaryIO:
+    while True:
+        with ExitStack() as stack:
+            held = stack.enter_context(file.open("ab"))
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise ValueError(
+                    f"another process {doing}; wait for it, end it, or name another --out."
+                ) from error
+            # Whoever had the lock may just have removed the file: then others lock a new one.
+            if _is_at(held, file):
+                stack.pop_all()
+                return held
+
+
+def _is_at(held: BinaryIO, file: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(held.fileno()), file.stat())
+    except FileNotFoundError:
+        return False

@@ -220,6 +220,26 @@ def test_a_parameter_that_is_no_model_is_refused_where_it_is_the_only_one(
     assert "model is " in said and "allowed: any text" in said
 
 
+def test_a_second_calibration_of_a_model_is_refused_while_the_first_is_at_it(
+    capsys, demonstrations, model, tmp_path, monkeypatch
+):
+    features, elsewhere = DeerPolicy.features, tmp_path / "elsewhere.safetensors"
+    said = []
+
+    def meanwhile(*arguments):
+        if not said:
+            said.append(None)
+            said[0] = refused(capsys, model, demonstrations)
+            calibrate(capsys, model, demonstrations, "--out", elsewhere)
+        return features(*arguments)
+
+    monkeypatch.setattr(DeerPolicy, "features", meanwhile)
+    calibrate(capsys, model, demonstrations)
+    assert f"another process calibrates into {model / FILE}; wait for it" in said[0]
+    assert elsewhere.read_bytes() == (model / FILE).read_bytes()
+    assert not list(model.glob(".*"))
+
+
 def test_what_is_no_file_is_not_replaced(capsys, demonstrations, model, tmp_path):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
