@@ -10,6 +10,8 @@ from pathlib import Path
 from rosbags.rosbag2 import Reader
 from rosbags.typesys import Stores, get_typestore
 
+from deer_ros.unfinished import is_unfinished
+
 STATIC_TOPIC = "/camera/static/image/compressed"
 GRIPPER_TOPIC = "/camera/gripper/image/compressed"
 JOINTS_TOPIC = "/joint_states"
@@ -29,8 +31,6 @@ MESSAGE_TYPES = {
     OPENING_TOPIC: "std_msgs/msg/Float64",
     STATE_TOPIC: "std_msgs/msg/Float64MultiArray",
 }
-PARTIAL = ".partial"
-"""Ending of the name of what is being written."""
 
 TYPES = get_typestore(Stores.ROS2_JAZZY)
 
@@ -61,7 +61,7 @@ def find_recordings(path: str | Path) -> list[Path]:
     # The files of one recording are numbered; others are bags of their own.
     one = len({re.sub(r"(_\d+)?\..*", "", file.name) for file in files}) == 1
     bags = [path] if one else list(files)
-    folders = [one for one in inside if one.is_dir() and not one.name.endswith(PARTIAL)]
+    folders = [one for one in inside if one.is_dir() and not is_unfinished(one)]
     bags += filter(_is_recording, folders)
     for folder in folders:
         deeper = None if folder in bags else _recording_in(folder)
@@ -82,7 +82,7 @@ def _is_recording(folder: Path) -> bool:
 
 def _recording_in(folder: Path) -> Path | None:
     inside = (one for one in sorted(folder.iterdir()) if one.is_dir() and _is_recording(one))
-    return next((one for one in inside if not one.name.endswith(PARTIAL)), None)
+    return next((one for one in inside if not is_unfinished(one)), None)
 
 
 def _is_storage(path: Path) -> bool:

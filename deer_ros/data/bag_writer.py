@@ -14,7 +14,7 @@ from deer_ros.data import bag_format as topics
 from deer_ros.data.bag_format import TYPES
 from deer_ros.data.episode import POSE_SIZE, Episode
 from deer_ros.data.jpeg import encode_jpeg
-from deer_ros.data.new_bag import NewBag
+from deer_ros.data.new_bag import new_bag
 from deer_ros.data.units import ActionUnits, check_units, to_twist
 
 FIRST_STAMP_NS = 1_000_000_000
@@ -55,7 +55,7 @@ class EpisodeBagWriter:
         self._action = action
         self._joint_names = list(joint_names)
         self._frame_id = frame_id
-        self._bag = NewBag(self.path, replaces)
+        self._bag = new_bag(self.path, replaces)
         self._writer: Writer | None = None
         self._connections: dict[str, Connection] = {}
         self._next_stamp_ns = FIRST_STAMP_NS

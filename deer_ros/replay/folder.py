@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from deer_ros.data.bag_format import PARTIAL
 from deer_ros.data.bag_inputs import BagInputs
 from deer_ros.data.bag_topics import check_instruction, find_topics
-from deer_ros.data.new_bag import NewBag
+from deer_ros.data.new_bag import new_bag
 from deer_ros.data.recording import Recording
 from deer_ros.replay.compare import Comparison
 from deer_ros.replay.one_run import Asked
@@ -19,7 +19,9 @@ from deer_ros.replay.output import Output, labelled
 from deer_ros.replay.results import BagResult
 from deer_ros.replay.summary import summary
 from deer_ros.report.files import write_json
+from deer_ros.report.locks import locked_beside
 from deer_ros.stepping.settings import Settings
+from deer_ros.unfinished import take_place, unfinished_beside
 
 if TYPE_CHECKING:
     from deer_ros.budget.timing import CostTable
@@ -30,19 +32,26 @@ PAGE = "report.html"
 
 
 class ReplayFolder:
-    """A context manager: the folder is there complete, once `finish` was called, or not at all."""
+    """A context manager: the folder is there complete, once `finish` was called, or not at all.
+
+    An earlier replay stays until then, and no other process replays into the folder meanwhile.
+    """
 
     def __init__(self, out: Path, replace: bool) -> None:
-        """replace: an earlier replay's folder. Raises FileExistsError where something is there."""
-        if out.exists() and not replace:
-            raise FileExistsError(f"{out} exists already; choose another --out, or say --force")
-        if out.exists() and not (out / FIGURES).is_file():
-            raise FileExistsError(f"{out} is no earlier replay; --force does not replace it")
-        self.out = out
-        self._building = out.with_name(out.name + PARTIAL)
+        """replace: an earlier replay's folder. On entering, FileExistsError where something else
+        is there, and ValueError where another process replays into it."""
+        self.out = Path(os.path.abspath(out))  # `.` has no name that others could stand beside
+        self._replace = replace
+        self._stack = ExitStack()
 
     def __enter__(self) -> ReplayFolder:
-        shutil.rmtree(self._building, ignore_errors=True)
+        _check_free(self.out, self._replace)
+        with ExitStack() as stack:
+            stack.enter_context(locked_beside(self.out, "replays into"))
+            # Whoever had the lock before may have finished in between.
+            _check_free(self.out, self._replace)
+            self._building = stack.enter_context(unfinished_beside(self.out))
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(
@@ -51,7 +60,7 @@ class ReplayFolder:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        shutil.rmtree(self._building, ignore_errors=True)
+        self._stack.__exit__(kind, error, traceback)
 
     def replay(
         self,
@@ -65,7 +74,7 @@ class ReplayFolder:
         topics = find_topics(recording, inputs.names, inputs.transport)
         asked = [Asked(label, settings, labelled(topics, label)) for label, settings in runs]
         place = self._free_place(recording.path)
-        with NewBag(place) as writer:
+        with new_bag(place) as writer:
             output = Output(writer, recording, [run.topics for run in asked])
             result = lockstep.replay(
                 recording, topics, asked, output, inputs.instruction or None, on_message)
@@ -82,9 +91,7 @@ class ReplayFolder:
 
             write_page(self._building / PAGE, content, results)
         write_json(self._building / FIGURES, content)
-        if self.out.exists():
-            shutil.rmtree(self.out)
-        self._building.rename(self.out)
+        take_place(self._building, self.out)
 
     def _free_place(self, bag: Path) -> Path:
         name = bag.stem if bag.suffix in (".mcap", ".db3") else bag.name
@@ -93,6 +100,17 @@ class ReplayFolder:
             number += 1
             place = self._building / f"{name}_{number}"
         return place
+
+
+def _check_free(out: Path, replace: bool) -> None:
+    if out.is_symlink():
+        raise FileExistsError(
+            f"{out} is a symbolic link, to {out.readlink()}; name a folder as --out"
+        )
+    if out.exists() and not replace:
+        raise FileExistsError(f"{out} exists already; choose another --out, or say --force")
+    if out.exists() and not (out / FIGURES).is_file():
+        raise FileExistsError(f"{out} is no earlier replay; --force does not replace it")
 
 
 def check_bag(bag: Path, inputs: BagInputs) -> None:

@@ -119,15 +119,17 @@ def test_more_episodes_and_a_damaged_bag_are_recorded_and_the_rest_kept(tmp_path
     file = tmp_path / "reach-000" / "reach-000.mcap"
     whole = file.read_bytes()
     file.write_bytes(whole[:1000])
-    (tmp_path / "reach-000.partial").mkdir()
-    (tmp_path / "reach-000.partial" / "half").write_bytes(b"x")
+    left = tmp_path / ".reach-000.unfinished-1"
+    left.mkdir()
+    (left / "half").write_bytes(b"x")
+    os.utime(left, (0, 0))
     kept = (tmp_path / "drawer-close-000" / "metadata.yaml").stat().st_mtime_ns
     capfd.readouterr()
     assert collect(tmp_path, "--tasks", "reach,drawer-close", "--episodes", "1") == 0
     assert "reach-000: it is damaged" in capfd.readouterr().err
     assert file.read_bytes() == whole
     assert (tmp_path / "drawer-close-000" / "metadata.yaml").stat().st_mtime_ns == kept
-    assert not list(tmp_path.glob("*.partial"))
+    assert not list(tmp_path.glob("*unfinished*"))
 
 
 @pytest.mark.parametrize(
@@ -180,7 +182,7 @@ def test_an_interrupted_run_leaves_no_half_written_bag_and_no_process(
     guard = threading.Timer(60, os.killpg, (process.pid, signal.SIGKILL))
     guard.start()
     try:
-        wait_until(lambda: len(list(tmp_path.glob("*.partial/*/*.mcap"))) == 2)
+        wait_until(lambda: len(list(tmp_path.glob("*.unfinished-*/*/*.mcap"))) == 2)
         send(process.pid, number)
         # The end of the pipe comes when the last process that holds it is gone.
         errors = process.stderr.read()

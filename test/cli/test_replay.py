@@ -19,6 +19,7 @@ from deer_ros.cli.main import main
 from deer_ros.data.own_messages import ACTION, STATUS
 from deer_ros.data.recording import Recording
 from deer_ros.model.config import DeerConfig
+from deer_ros.replay.folder import ReplayFolder
 from deer_ros.replay.records import read_records
 from deer_ros.report.files import write_json
 from deer_ros.resources import bundled_model, share
@@ -69,7 +70,7 @@ def test_inputs_go_through_unchanged_and_each_step_has_its_action_and_status(rep
             assert topics[topic].definition.startswith(file)
     times = [time for _, time, _ in written]
     assert times == sorted(times)
-    assert not list(tmp_path.glob("*.partial"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bag", "out"]
 
 
 def test_nothing_is_commanded_by_a_replay(replay, tmp_path):
@@ -246,7 +247,7 @@ def test_a_budget_that_cannot_be_met_is_refused_in_the_parameters_words(replay, 
 
 def test_a_budget_of_time_needs_a_cost_table(replay, tmp_path):
     refused(replay(write_bag(tmp_path / "bag"), "--budget", "average_ms=5"), "--cost-table")
-    assert not (tmp_path / "out").exists() and not list(tmp_path.glob("*.partial"))
+    assert [path.name for path in tmp_path.iterdir()] == ["bag"]
 
 
 def bundled_table(first_ms: float, others_ms: float) -> CostTable:
@@ -513,6 +514,45 @@ def test_an_existing_folder_is_replaced_only_if_it_is_a_replay_and_asked(replay,
     (tmp_path / "mine" / "thesis.tex").write_text("!")
     refused(replay(bag, "--force", out="mine"), "no earlier replay")
     assert (tmp_path / "mine" / "thesis.tex").exists()
+
+
+def test_a_second_replay_into_a_folder_is_refused_while_the_first_is_at_it(replay, tmp_path):
+    bag = write_bag(tmp_path / "bag")
+    replay(bag)
+    before = (tmp_path / "out" / "replay.json").read_bytes()
+    with ReplayFolder(tmp_path / "out", replace=True):
+        refused(replay(bag, "--force"), "another process replays into .*/out; wait for it")
+        assert (tmp_path / "out" / "replay.json").read_bytes() == before
+    assert replay(bag, "--force")[0] == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bag", "out"]
+
+
+def test_an_earlier_replay_stays_where_the_new_one_cannot_have_its_name(
+    replay, tmp_path, monkeypatch
+):
+    bag = write_bag(tmp_path / "bag")
+    replay(bag)
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    rename = Path.rename
+
+    def fails(path, target):
+        if target == tmp_path / "out" and "unfinished" in path.name:
+            raise OSError("the disk is broken")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", fails)
+    refused(replay(bag, "--force"), "the disk is broken")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bag", "out"]
+    assert {p: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()} == before
+
+
+@pytest.mark.parametrize("target", ["earlier", "nothing"])
+def test_a_link_is_no_folder_to_replay_into(replay, tmp_path, target):
+    bag = write_bag(tmp_path / "bag")
+    replay(bag, out="earlier")
+    (tmp_path / "link").symlink_to(target)
+    refused(replay(bag, "--force", out="link"), f"link is a symbolic link, to {target}; name")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "earlier" / "replay.json").is_file()
 
 
 def test_several_bags_of_one_name_are_kept_apart(replay, tmp_path):

@@ -178,13 +178,52 @@ def test_an_error_while_writing_leaves_nothing_behind(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_a_killed_writer_left_is_no_bag_and_is_replaced(tmp_path):
-    (tmp_path / "bag.partial" / "bag").mkdir(parents=True)
-    (tmp_path / "bag.partial" / "bag" / "bag.mcap").write_bytes(b"half")
+def test_what_a_killed_writer_left_is_no_bag_and_goes(tmp_path):
+    left = tmp_path / ".bag.unfinished-1"
+    (left / "bag").mkdir(parents=True)
+    (left / "bag" / "bag.mcap").write_bytes(b"half")
+    os.utime(left, (0, 0))
     with pytest.raises(ValueError, match="no bag"):
         find_recordings(tmp_path)
     write_bag(tmp_path / "bag", [make_episode()])
     assert [path.name for path in tmp_path.iterdir()] == ["bag"]
+
+
+def test_two_writers_of_a_bag_do_not_write_into_each_others(tmp_path):
+    """Whoever is done first has the name."""
+    with pytest.raises(FileExistsError, match="exists already"):
+        with EpisodeBagWriter(tmp_path / "bag", UNITS, joint_names=("a", "b")) as slow:
+            slow.write(make_episode())
+            write_bag(tmp_path / "bag", [make_episode(), make_episode()])
+    assert [path.name for path in tmp_path.iterdir()] == ["bag"]
+    assert len(list(read_episodes(tmp_path / "bag", UNITS))) == 2
+
+
+def test_a_bag_stays_where_the_one_that_replaces_it_cannot_have_its_name(tmp_path, monkeypatch):
+    write_bag(tmp_path / "bag", [make_episode()])
+    rename = Path.rename
+
+    def fails(path, target):
+        if path.name == "bag" and target == tmp_path / "bag" and "unfinished" in str(path):
+            raise OSError("the disk is broken")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", fails)
+    with pytest.raises(OSError, match="the disk is broken"):
+        with EpisodeBagWriter(tmp_path / "bag", UNITS, replaces=True):
+            pass
+    assert [path.name for path in tmp_path.iterdir()] == ["bag"]
+    assert len(list(read_episodes(tmp_path / "bag", UNITS))) == 1
+
+
+def test_a_link_is_no_place_for_a_bag(tmp_path):
+    write_bag(tmp_path / "bag", [make_episode()])
+    (tmp_path / "link").symlink_to("bag")
+    with pytest.raises(FileExistsError, match="link is a symbolic link"):
+        with EpisodeBagWriter(tmp_path / "link", UNITS, replaces=True):
+            pass
+    assert (tmp_path / "link").is_symlink()
+    assert len(list(read_episodes(tmp_path / "bag", UNITS))) == 1
 
 
 def test_a_bag_is_never_overwritten(tmp_path):
