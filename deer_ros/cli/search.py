@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 import tempfile
@@ -13,7 +14,6 @@ from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from deer_ros.checkpoint.thresholds import SearchedThresholds
     from deer_ros.model.config import DeerConfig
     from deer_ros.search.scoring import Scorer
     from deer_ros.search.search import Search, Trial, Verdict
@@ -30,7 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         "Face hub (default: the bundled model)")
     parser.add_argument("--average-gflops", type=float, metavar="X",
                         help="upper limit of a step's cost, on average (default: what the start "
-                             "costs); with --scorer in the unit of its costs")
+                             "costs)")
+    parser.add_argument("--average-cost", type=float, metavar="X",
+                        help="the same in the unit of --scorer's costs, where that is not GFLOPs")
     parser.add_argument("--scope", choices=("llm", "step"), default="llm",
                         help="the decoder layers alone, as the paper counts, or the whole step")
     parser.add_argument("--max-layer", type=int, metavar="N", help="deepest permitted layer")
@@ -74,14 +76,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Search, compare, and write the thresholds; 1 where what comes of it exceeds the budget."""
     from deer_ros.report.files import write_json
+    from deer_ros.search.result import to_keep, told
     from deer_ros.search.storage import telling_storage_errors
 
     _check(arguments)
     with telling_storage_errors(arguments.storage), ExitStack() as stack:
         search, out, exit_layers = _prepared(arguments, stack)
         verdict = _searched(search, arguments)
-    facts = _facts(search, verdict)
-    write_json(out, _stored(search, verdict, exit_layers, facts).to_json())
+    facts = told(search, verdict)
+    write_json(out, to_keep(search, verdict, exit_layers, facts).to_json())
     facts["file"] = str(out)
     if arguments.json:
         print(json.dumps(facts, indent=2))
@@ -115,6 +118,25 @@ def _check(arguments: argparse.Namespace) -> None:
             )
     if arguments.scorer is not None and arguments.tasks is not None:
         raise ValueError("--tasks are the simulator's; they do not go with --scorer.")
+    if arguments.average_cost is not None:
+        _check_cost(arguments)
+
+
+def _check_cost(arguments: argparse.Namespace) -> None:
+    if not 0 < arguments.average_cost < math.inf:
+        raise ValueError(
+            f"--average-cost is {arguments.average_cost}; it must be a finite number above 0."
+        )
+    if arguments.scorer is None:
+        raise ValueError(
+            "--average-cost is in the unit of a --scorer's costs, and there is none; the simulator "
+            "counts GFLOPs, which --average-gflops limits."
+        )
+    if arguments.average_gflops is not None:
+        raise ValueError(
+            "--average-cost and --average-gflops limit the same, in the unit of the scorer's costs "
+            "and in GFLOPs; give the one that the scorer answers in."
+        )
 
 
 def _prepared(
@@ -126,10 +148,10 @@ def _prepared(
     from deer_ros.checkpoint.directory import inspect_model
     from deer_ros.checkpoint.fingerprint import find_calibration, weights_fingerprint
     from deer_ros.resources import find_model
-    from deer_ros.search.problem import Problem
+    from deer_ros.search.problem import SCORERS_OWN, Problem
     from deer_ros.search.search import Search
     from deer_ros.search.space import Space, searched_exits
-    from deer_ros.search.start import dearest, find_start
+    from deer_ros.search.start import dearest, find_start, possible
 
     budget = Budget(average_gflops=arguments.average_gflops, scope=arguments.scope)
     folder = find_model(arguments.model)
@@ -150,11 +172,13 @@ def _prepared(
     exits = searched_exits(config.exit_layers, max_layer, start.metric)
     deltas = None if calibration is None else calibration.deltas(start.metric)
     seeds = range(first, first + arguments.episodes)
+    own_unit = arguments.average_cost is not None
+    checked = arguments.scorer is not None and budget.average_gflops is not None
     problem = Problem(
         fingerprint=weights_fingerprint(folder),
         scorer=name,
-        budget=budget.average_gflops,
-        scope=budget.scope,
+        budget=arguments.average_cost if own_unit else budget.average_gflops,
+        scope=SCORERS_OWN if own_unit else budget.scope,
         max_layer=max_layer,
         seeds=tuple(seeds),
         held_out=tuple(range(seeds.stop, seeds.stop + arguments.held_out)),
@@ -166,6 +190,7 @@ def _prepared(
     search = Search(
         problem, folder, start, space, scorer, arguments.storage, arguments.study,
         arguments.sampler, arguments.seed,
+        possible(config, budget.scope, max_layer) if checked else None,
     )
     return search, out, config.exit_layers
 
@@ -241,33 +266,12 @@ def _say(sentence: str) -> None:
     print(f"deer search: {sentence}", file=sys.stderr)
 
 
-def _facts(search: Search, verdict: Verdict) -> dict[str, Any]:
-    """What `deer search --json` prints, but for the file."""
-    problem = search.problem
-    return {
-        "by": "deer search",
-        "scorer": problem.scorer,
-        "average_gflops": problem.budget,
-        "scope": problem.scope,
-        "seeds": list(problem.seeds),
-        "held_out_seeds": list(problem.held_out),
-        "thresholds": list(verdict.taken.thresholds),
-        "metric": search.start.metric,
-        "max_layer": problem.max_layer,
-        **verdict.to_json(),
-    }
-
-
-def _stored(
-    search: Search, verdict: Verdict, exit_layers: tuple[int, ...], facts: dict[str, Any]
-) -> SearchedThresholds:
-    from deer_ros.checkpoint.thresholds import SearchedThresholds
-
-    made = {key: value for key, value in facts.items() if key not in ("thresholds", "metric")}
-    return SearchedThresholds(
-        exit_layers, verdict.taken.thresholds, search.start.metric, search.problem.fingerprint,
-        made,
-    )
+def _budget(facts: dict[str, Any]) -> str:
+    if facts["average_cost"] is not None:
+        return f"{facts['average_cost']:g} in the unit of the scorer's costs"
+    if facts["average_gflops"] is not None:
+        return f"{facts['average_gflops']:g} GFLOPs, scope {facts['scope']}"
+    return f"what the start costs, scope {facts['scope']}"
 
 
 def _print(facts: dict[str, Any], exit_layers: tuple[int, ...]) -> None:
@@ -277,12 +281,11 @@ def _print(facts: dict[str, Any], exit_layers: tuple[int, ...]) -> None:
     def shown(threshold: float) -> str:
         return "always" if threshold >= ALWAYS else "never" if threshold < 0 else number(threshold)
 
-    start, best, budget = facts["start"], facts["best"], facts["average_gflops"]
+    start, best = facts["start"], facts["best"]
     print(f"taken:    the {facts['taken']}: {facts['reason']}")
     print(f"file:     {facts['file']}")
     print(f"trials:   {facts['trials']}, {facts['scorer']}")
-    print(f"budget:   {'what the start costs' if budget is None else f'{budget:g}'}, scope "
-          f"{facts['scope']}")
+    print(f"budget:   {_budget(facts)}")
     rows = [
         (f"threshold after layer {layer}", shown(start["thresholds"][index]),
          shown(best["thresholds"][index]))

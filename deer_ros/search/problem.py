@@ -9,6 +9,8 @@ from deer_ros.search.scoring import Score
 
 # Rounding of a mean must not decide.
 TOLERANCE = 1e-9
+SCORERS_OWN = "scorer"
+"""The scope of a budget that is in the unit of a scorer's costs, whatever that is."""
 
 
 @dataclass(frozen=True)
@@ -16,11 +18,11 @@ class Problem:
     """What is searched for: the same for all workers of a study, and whenever it is resumed.
 
     fingerprint: of the model's weights. scorer: its name. budget: upper limit of the average cost
-    of a step; None: what the start costs. scope: what the cost counts. max_layer: the deepest
-    permitted layer. seeds: of the trials' episodes, the same for all of them. held_out: of the
-    episodes on which what was found is compared with the start. span: of the box around the start.
-    given: thresholds that the user said to start from, or None. cadence: which steps of an episode
-    decide, in words.
+    of a step; None: what the start costs. scope: what the cost counts, `llm` or `step` in GFLOPs,
+    or `SCORERS_OWN` in a unit of the scorer's. max_layer: the deepest permitted layer. seeds: of
+    the trials' episodes, the same for all of them. held_out: of the episodes on which what was
+    found is compared with the start. span: of the box around the start. given: thresholds that the
+    user said to start from, or None. cadence: which steps of an episode decide, in words.
     """
 
     fingerprint: str

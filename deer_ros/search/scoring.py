@@ -18,6 +18,9 @@ from typing import Protocol
 
 import numpy as np
 
+# A scorer may tell its costs to some digits only.
+ROUNDING = 0.01
+
 
 class Scorer(Protocol):
     """Runs the episodes that `seeds` stand for; the same seeds must mean the same episodes."""
@@ -42,8 +45,8 @@ class Scorer(Protocol):
         Returns:
             Success, more of it being better: one number per episode (1 and 0, a chain's length, a
             reward), always as many for as many seeds and in the same order, or their mean alone.
-            And the average cost of a step over all steps, failed episodes' too, in the unit of the
-            budget.
+            And the average cost of a step over all steps, failed episodes' too, in GFLOPs of the
+            budget's scope; in any unit where no budget is in GFLOPs.
         """
 
 
@@ -120,6 +123,18 @@ def checked(answer: object, scorer: str) -> Score:
             f"the scorer {scorer} answered with the cost {cost}; it must be finite and at least 0."
         )
     return Score(tuple(successes.tolist()), cost)
+
+
+def check_gflops(cost: float, scorer: str, scope: str, possible: tuple[float, float]) -> None:
+    """ScorerError for a cost that cannot be GFLOPs of a step, of which `possible` are the least and
+    the most: a budget in GFLOPs would be compared with another unit."""
+    least, most = possible
+    if not least * (1 - ROUNDING) <= cost <= most * (1 + ROUNDING):
+        raise ScorerError(
+            f"the scorer {scorer} answered with the cost {cost:g}, and --average-gflops is in "
+            f"GFLOPs, of which a step of this model costs {least:.4g} to {most:.4g} (scope "
+            f"{scope}). Let it answer in these, or give the limit in its own unit: --average-cost."
+        )
 
 
 def load_scorer(name: str) -> Scorer:

@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from deer_ros.search.problem import TOLERANCE, Problem, Trial
 from deer_ros.search.samplers import SAMPLERS, SeededByTrial
-from deer_ros.search.scoring import Score, Scorer, scored
+from deer_ros.search.scoring import Score, Scorer, check_gflops, scored
 from deer_ros.search.space import Space
 from deer_ros.search.start import Start
 from deer_ros.search.storage import LostError, kept, open_study
@@ -44,16 +44,20 @@ class Search:
         study: str = "deer",
         sampler: str = "gp",
         seed: int = 0,
+        possible: tuple[float, float] | None = None,
     ) -> None:
         """Open the study, or join it: then the start and the space that it was made with hold.
 
-        Raises ValueError where the study is about another problem, or cannot be opened.
+        possible: the least and the most that a step can cost; a score outside is refused, as it is
+        in another unit than the budget. None: all are taken. Raises ValueError where the study is
+        about another problem, or cannot be opened.
         """
         # What optuna says belongs to a log, and the same is said by this command.
         optuna.logging.set_verbosity(logging.CRITICAL)
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
         self._model = model
         self._scorer = scorer
+        self._possible = possible
         self._study = open_study(storage, study, SeededByTrial(SAMPLERS[sampler], seed))
         self.problem = problem
         self.start, self.space = self._join(study, start, space)
@@ -173,10 +177,13 @@ class Search:
 
     def _score(self, thresholds: tuple[float, ...], seeds: tuple[int, ...]) -> Score:
         problem = self.problem
-        return scored(
+        score = scored(
             self._scorer, problem.scorer, self._model, thresholds, self.start.metric,
             problem.max_layer, seeds,
         )
+        if self._possible is not None:
+            check_gflops(score.cost, problem.scorer, problem.scope, self._possible)
+        return score
 
 
 def _described(

@@ -14,7 +14,10 @@ from deer_ros.budget.cost import CostModel
 from deer_ros.budget.solution import solve
 from deer_ros.budget.solver import ALWAYS, NEVER
 from deer_ros.exit_rule import ExitRule
-from deer_ros.model.config import DeerConfig
+from deer_ros.model.config import COMPARING, DeerConfig
+
+# Of a prompt: three are the model's own, and an instruction has a word.
+LEAST_TOKENS = 4
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,14 @@ def dearest(config: DeerConfig, scope: str, prompt_tokens: int, max_layer: int) 
     permitted exit: a higher budget limits nothing."""
     costs = _costs(scope, CostModel(config, prompt_tokens))
     return float(costs[len(config.permitted_exits(max_layer)) - 1])
+
+
+def possible(config: DeerConfig, scope: str, max_layer: int) -> tuple[float, float]:
+    """The least and the most GFLOPs that a step can cost on average, by any prompt and rule."""
+    least = CostModel(config, LEAST_TOKENS).exit_gflops(scope, asked=False)[0]
+    # Where answers are compared, the head gives one more.
+    longest = CostModel(config, config.prompt.max_tokens, COMPARING[0]).exit_gflops(scope)
+    return float(least), float(longest[len(config.permitted_exits(max_layer)) - 1])
 
 
 def _costs(scope: str, cost: CostModel) -> np.ndarray:

@@ -126,8 +126,8 @@ def test_a_calibrated_model_starts_from_the_solved_thresholds(capsys, tmp_path):
     budget = (costs[0] + costs[2]) / 2
     assert main(["solve", str(model), "--average-gflops", str(budget), "--json"]) == 0
     solved = json.loads(capsys.readouterr().out)["thresholds"]
-    # The scorer costs far more than that: all trials exceed the budget, which is a failed check.
-    scorer = ("--scorer", "synthetic_scorer:luck_of_any", "--sampler", "tpe")
+    # The scorer costs more than that: all trials exceed the budget, which is a failed check.
+    scorer = ("--scorer", "synthetic_scorer:luck_in_gflops", "--sampler", "tpe")
     asked = ["search", str(model), *scorer, "--average-gflops", str(budget), "--trials", "2"]
     assert main([*asked, "--json"]) == 1
     found = json.loads(capsys.readouterr().out)
@@ -138,11 +138,47 @@ def test_a_calibrated_model_starts_from_the_solved_thresholds(capsys, tmp_path):
 def test_a_budget_beyond_what_the_models_cadence_can_spend_is_named(capsys, tmp_path):
     exits = ExitConfig(2, steps_per_decision=2, max_layer_between=2)
     model = write_calibrated_model(tmp_path / "own", exits=exits)
-    scorer = ("--scorer", "synthetic_scorer:luck_of_any", "--sampler", "tpe", "--trials", "1")
+    scorer = ("--scorer", "synthetic_scorer:luck_in_gflops", "--sampler", "tpe", "--trials", "1")
     assert main(["search", str(model), *scorer, "--average-gflops", "100"]) == 0
     said = capsys.readouterr().err
     assert "average_gflops is 100; this model decides every 2 steps, in between" in said
     assert "the budget limits nothing" in said
+
+
+@pytest.mark.parametrize("factor", [1e-3, 1e3])
+@pytest.mark.parametrize("scope", ["llm", "step"])
+def test_costs_in_another_unit_are_not_compared_with_gflops(
+    capsys, monkeypatch, model, tmp_path, scope, factor
+):
+    monkeypatch.setattr(
+        synthetic_scorer, "score",
+        lambda *arguments: (synthetic_scorer.luck_of_any(*arguments)[0], 3.6e-4 * factor),
+    )
+    storage = tmp_path / "journal"
+    asked = ["search", str(model), *SCORER, "--storage", str(storage), "--average-gflops", "0.001"]
+    assert main([*asked, "--scope", scope]) == 2
+    line = capsys.readouterr().err
+    assert f"answered with the cost {3.6e-4 * factor:g}, and --average-gflops is in GFLOPs" in line
+    assert f"(scope {scope})" in line and "--average-cost" in line and line.count("\n") == 1
+    assert b'"is_start"' not in storage.read_bytes() and not (model / "thresholds.json").exists()
+
+
+def test_a_limit_in_the_scorers_own_unit_is_kept_and_named(capsys, model, tmp_path):
+    asked = (model, "--trials", 12, "--storage", tmp_path / "journal")
+    found = search(capsys, *asked, "--average-cost", 7.5)
+    assert (found["average_cost"], found["average_gflops"]) == (7.5, None)
+    assert found["scope"] == "scorer" and found["keeps_budget"] is True
+    assert found["start"]["cost"] > 7.5 >= found["best"]["cost"]
+    assert main(["search", *map(str, asked), *SCORER, "--average-cost", "7.5"]) == 0
+    assert "budget:   7.5 in the unit of the scorer's costs" in capsys.readouterr().out
+    # A study of one unit is none of the other's.
+    assert main(["search", *map(str, asked), *SCORER, "--average-gflops", "7.5"]) == 2
+    assert "its scope is scorer, and llm is asked for" in capsys.readouterr().err
+
+
+def test_a_limit_in_a_scorers_unit_needs_a_scorer(capsys, model):
+    assert main(["search", str(model), "--average-cost", "7.5"]) == 2
+    assert "there is none" in capsys.readouterr().err
 
 
 @pytest.mark.long
@@ -193,6 +229,10 @@ def test_a_search_that_is_ended_in_a_trial_leaves_nothing_half_and_goes_on(
     (("--average-gflops", "nan"), "average_gflops is nan"),
     (("--average-gflops", "-1"), "average_gflops is -1.0"),
     (("--average-gflops", "1e-9"), "a step of this model costs at least"),
+    (("--average-cost", "nan"), "--average-cost is nan"),
+    (("--average-cost", "inf"), "--average-cost is inf"),
+    (("--average-cost", "0"), "--average-cost is 0.0"),
+    (("--average-cost", "8", "--average-gflops", "8"), "give the one that the scorer answers in"),
     (("--trials", "0"), "--trials is 0"),
     (("--episodes", "0"), "--episodes is 0"),
     (("--held-out", "0"), "--held-out is 0"),

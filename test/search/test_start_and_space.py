@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -17,7 +18,7 @@ from deer_ros.budget.solution import solve
 from deer_ros.budget.solver import exits_taken
 from deer_ros.model.config import ExitConfig
 from deer_ros.search.space import Space, searched_exits
-from deer_ros.search.start import dearest, find_start
+from deer_ros.search.start import dearest, find_start, possible
 
 TOKENS = 6
 COST = CostModel(tiny_config(), TOKENS).exit_gflops("llm")
@@ -134,3 +135,18 @@ def test_a_budget_below_the_first_exit_is_refused_with_its_cost(scope):
         with pytest.raises(BudgetError, match=f"at least {least:.6g} GFLOPs"):
             budget = Budget(average_gflops=0.9 * least, scope=scope)
             find_start(tiny_config(), budget, TOKENS, 6, calibration)
+
+
+@pytest.mark.parametrize("scope", ["llm", "step"])
+@pytest.mark.parametrize("metric", ["l2", "learned"])
+def test_whatever_a_step_costs_is_possible_and_what_is_possible_is_no_wider(scope, metric):
+    config = tiny_config()
+    config = config.replace(head=dataclasses.replace(config.head, gate_width=8))
+    for deepest, layer in enumerate(config.exit_layers):
+        least, most = possible(config, scope, layer)
+        costs = [
+            CostModel(config, tokens, metric).exit_gflops(scope, asked)[: deepest + 1]
+            for tokens in range(4, config.prompt.max_tokens + 1) for asked in (True, False)
+        ]
+        assert least == pytest.approx(np.min(costs)) and least <= np.min(costs)
+        assert np.max(costs) <= most <= 1.1 * np.max(costs)
