@@ -26,6 +26,8 @@ TRAINED_IN = ("simulation", "robot")
 CAMERAS = 2
 # A robot that moves for longer on one look is out of control.
 MOST_EXECUTIONS = 1000
+# Beyond, the steps of an episode fill the memory, or the nanoseconds of one are no number any more.
+SLOWEST_HZ, FASTEST_HZ = 0.001, 1000.0
 MOST_STEPS = 10**9
 
 
@@ -121,7 +123,11 @@ class ActionConfig:
                     f"action.{name} is {getattr(self, name)!r}; allowed are "
                     f"{' and '.join(allowed)}."
                 )
-        for name in ("rate_hz", "linear_scale", "angular_scale"):
+        if not SLOWEST_HZ <= self.rate_hz <= FASTEST_HZ:
+            raise ValueError(
+                f"action.rate_hz is {self.rate_hz}; it must be {SLOWEST_HZ:g} to {FASTEST_HZ:g}."
+            )
+        for name in ("linear_scale", "angular_scale"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise ValueError(f"action.{name} is {value}; it must be a finite positive number.")

@@ -16,7 +16,7 @@ from deer_ros.budget.budget import SCOPES, SOLVERS, Budget
 from deer_ros.budget.cadence import Cadence
 from deer_ros.control.command import NO_WORKSPACE_M
 from deer_ros.exit_rule import ExitRule
-from deer_ros.model.config import METRICS, DeerConfig
+from deer_ros.model.config import FASTEST_HZ, METRICS, SLOWEST_HZ, DeerConfig
 from deer_ros.stepping.budgets import DEFAULT_PRESETS, combined, read_presets
 from deer_ros.stepping.table import (
     ANY_TEXT,
@@ -71,7 +71,7 @@ class Settings:
         "What to do, as text; the same as the topic, and whichever comes last holds. Empty: none, "
         "the robot stands.")
     control_rate: float = parameter(
-        "control_rate", 0.0, "Hz", zero_or(0.001, 1000),
+        "control_rate", 0.0, "Hz", zero_or(SLOWEST_HZ, FASTEST_HZ),
         "Steps per second at most; 0: the model's. Another rate than the model's is warned of.")
     command_rate: float = parameter(
         "command_rate", 30.0, "Hz", number(1, 1000), "Twist messages per second.")

@@ -143,7 +143,8 @@ def test_a_size_that_cannot_be_is_refused(build, complaint):
 
 @pytest.mark.parametrize("name, value", [
     ("frame", "camera"), ("rotation", "quaternion"), ("reference", "none"),
-    ("rate_hz", 0.0), ("linear_scale", math.inf), ("angular_scale", -1.0),
+    ("rate_hz", 0.0), ("rate_hz", 1e12), ("rate_hz", 1e-300), ("rate_hz", math.nan),
+    ("linear_scale", math.inf), ("angular_scale", -1.0),
     ("executions_per_step", 0), ("executions_per_step", 1001), ("executions_per_step", 1.5),
 ])
 def test_an_action_that_means_nothing_is_refused(name, value):
