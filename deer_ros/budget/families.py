@@ -51,10 +51,15 @@ def with_families(ladder: Frontier, samples: Samples, cost: float) -> Frontier:
 
     At that cost no family errs less. `ladder` is judged by the same samples and costs.
     """
+    return beside_families(ladder, samples, cost).hull()
+
+
+def beside_families(ladder: Frontier, samples: Samples, cost: float) -> Frontier:
+    """As `with_families`, with the rows too that a mix of others beats: no mix is a row."""
     ladders = [ladder, *(family_ladder(samples, family, cost) for family in FAMILIES)]
     names = ("thresholds", "shares", "error")
     parts = [np.concatenate([getattr(each, name) for each in ladders]) for name in names]
-    return in_order(*parts, samples.costs).hull()
+    return in_order(*parts, samples.costs)
 
 
 def _rows(ladder: Frontier) -> Iterator[Row]:

@@ -44,6 +44,11 @@ class Frontier:
         # The last row is there for tracking, even where it errs more than the one before.
         return float(low) if self.at(self.error, knob) > self.error[low] else knob
 
+    def row_for(self, cost: float) -> int:
+        """The row of least error whose mean cost is at most `cost`; 0 below the cheapest row."""
+        within = np.flatnonzero(self.cost <= cost * (1 + 1e-9))
+        return int(within[np.argmin(self.error[within])]) if len(within) else 0
+
     def at(self, values: np.ndarray, knob: float) -> np.ndarray:
         """Per-row `values` (R, ...) for the mix that `knob` stands for."""
         low = min(int(knob), len(self) - 1)

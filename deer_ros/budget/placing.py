@@ -15,7 +15,7 @@ from deer_ros.budget.cadence import Cadence
 from deer_ros.budget.calibration import Calibration
 from deer_ros.budget.cost import CostModel
 from deer_ros.budget.depth import Depth, rounded_up
-from deer_ros.budget.families import family_ladder, with_families
+from deer_ros.budget.families import beside_families, family_ladder, with_families
 from deer_ros.budget.frontier import Frontier, Samples
 from deer_ros.budget.risk import cheapest_row, least_limit
 from deer_ros.budget.solver import FAMILIES
@@ -52,7 +52,8 @@ class Placing:
     """Finds the place of a budget; all methods raise BudgetError where it has none.
 
     Arrays have one entry per permitted exit, K of them. calibration: None is enough for `costs` and
-    `check_reachable` alone.
+    `check_reachable` alone. one_row: whether one row of thresholds must do for all steps; else they
+    may take turns between two.
     """
 
     budget: Budget
@@ -63,6 +64,7 @@ class Placing:
     metric: str
     depth: Depth
     cadence: Cadence
+    one_row: bool = False
 
     def for_averages(self, names: list[str]) -> Place:
         """The place of least error that keeps all averages.
@@ -86,7 +88,8 @@ class Placing:
         asked, costs = getattr(self.budget, name), self.costs(name)
         ladder = self._ladder(costs, asked)
         self.check_reachable(name, asked, ladder.cost[0], costs[-1])
-        knob = len(ladder) - 1.0 if asked >= costs[-1] else ladder.knob_for(asked)
+        place = ladder.row_for if self.one_row else ladder.knob_for
+        knob = len(ladder) - 1.0 if asked >= costs[-1] else float(place(asked))
         binding = self.depth.binding if asked >= costs[-1] else name
         return Place(binding, self._cost_name(name), costs, ladder, knob)
 
@@ -135,7 +138,8 @@ class Placing:
             return family_ladder(self._samples(costs), self.budget.solver, asked)
         # Stored are some rows of the optimum, and for other relations of the costs good ones:
         # between them a family may do better.
-        return with_families(self._frontier().under(costs), self._samples(costs), asked)
+        join = beside_families if self.one_row else with_families
+        return join(self._frontier().under(costs), self._samples(costs), asked)
 
     def _frontier(self) -> Frontier:
         frontier = self.calibration.frontiers.get(self.depth.exits)

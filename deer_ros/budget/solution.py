@@ -66,15 +66,18 @@ def solve(
     dtype: str = "float32",
     metric: str | None = None,
     cadence: Cadence | None = None,
+    one_row: bool = False,
 ) -> Solution:
     """The exit rule for `budget`.
 
     max_layer: the deepest layer that is loaded or permitted otherwise; None: all of the model's.
     dtype: of the weights in memory. metric: of the criterion; None: the calibration's, or
     else the model's own; `cost` is taken under it. cadence: which steps decide; None: as the model
-    does, but every step where that cannot give what is asked for, or nothing is to be saved. Raises
-    BudgetError, with the reachable interval, for a budget that cannot be met, or that lacks its
-    table or calibration; ValueError for a metric that the model does not have.
+    does, but every step where that cannot give what is asked for, or nothing is to be saved.
+    one_row: whether the solution's thresholds must do for all steps, as where they are kept; then
+    it lies on a row, the one of least loss within the budget. Raises BudgetError, with the
+    reachable interval, for a budget that cannot be met, or that lacks its table or calibration;
+    ValueError for a metric that the model does not have.
     """
     if calibration is not None and calibration.exit_layers != config.exit_layers:
         raise BudgetError(
@@ -88,7 +91,9 @@ def solve(
     config.check_metric(metric)
     cost = replace(cost, metric=metric)
     depth = permitted_depth(budget, config, cost, table, max_layer, dtype)
-    own = _Solver(budget, config, cost, table, calibration, metric, depth, Cadence.of(config))
+    own = _Solver(
+        budget, config, cost, table, calibration, metric, depth, Cadence.of(config), one_row
+    )
     solver = replace(own, cadence=cadence or (Cadence() if own.wants_more else own.cadence))
     return solver.solution()
 

@@ -87,7 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
     cadence = Cadence.asked(config, arguments.steps_per_decision, arguments.max_layer_between)
     solution = solve(
         budget, config, cost, table, calibration, arguments.max_layer, dtype, arguments.metric,
-        cadence,
+        cadence, one_row=arguments.keep,
     )  # fmt: skip
     if arguments.keep:
         keep_thresholds(folder, solution.thresholds, solution.metric, solution.cadence)
@@ -155,6 +155,7 @@ def describe(
         "steps_per_decision": solution.cadence.steps_per_decision,
         "max_layer_between": solution.cadence.layer_between,
         "thresholds": [max(-ALWAYS, min(t, ALWAYS)) for t in solution.thresholds],
+        "next_row_share": 0.0 if solution.knob is None else solution.knob % 1,
         "exits": [
             {
                 "exit": index,
@@ -187,6 +188,9 @@ def _print(facts: dict[str, Any]) -> None:
     print(f"deepest layer: {facts['max_layer']}")
     print(f"thresholds:    {' '.join(f'{t:.6g}' for t in facts['thresholds'])} "
           f"({facts['metric']})")
+    if facts["next_row_share"]:
+        print(f"mixed:         in {100 * facts['next_row_share']:.3g} % of the decisions by dearer "
+              "thresholds; --keep takes one row for all")
     print(f"decided:       {Cadence(facts['steps_per_decision'], facts['max_layer_between'])}")
     if facts["reachable"] is not None:
         low, high = facts["reachable"]

@@ -51,7 +51,8 @@ def find_start(
     thresholds = config.thresholds if given is None else given
     if solved:
         thresholds = solve(
-            budget, config, cost, None, calibration, max_layer, cadence=Cadence.of(config)
+            budget, config, cost, None, calibration, max_layer, cadence=Cadence.of(config),
+            one_row=True,
         ).thresholds
     return _start(config, max_layer, thresholds, metric, solved)
 

@@ -52,6 +52,29 @@ def between(values: np.ndarray, place: float) -> float:
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
+@given(st.floats(0.02, 0.98), st.floats(1.0, 30.0))
+@settings(max_examples=15)
+def test_one_row_for_all_steps_keeps_its_budgets_and_is_what_is_expected(solver, place, ms):
+    asked = dict(average_gflops=between(LLM, place), average_ms=max(ms, 10.0), solver=solver)
+    mixed, found = (
+        solve(Budget(**asked), CONFIG, COST, TABLE, CALIBRATION, one_row=one_row)
+        for one_row in (False, True)
+    )
+    taken = exits_taken(CALIBRATION.deltas(), np.array(found.thresholds, np.float32))
+    shares = np.bincount(taken, minlength=3) / len(taken)
+    assert found.exit_shares == pytest.approx(tuple(shares))
+    assert found.expected_llm_gflops == pytest.approx(float(shares @ LLM))
+    assert found.expected_llm_gflops <= asked["average_gflops"] * (1 + 1e-9)
+    assert found.expected_ms <= asked["average_ms"] * (1 + 1e-9)
+    errors = CALIBRATION.errors()[taken, np.arange(len(taken))]
+    assert found.expected_action_error == pytest.approx(float(errors.mean(dtype=np.float64)))
+    # No worse than the cheaper of the rows that steps would take turns between.
+    taken = exits_taken(CALIBRATION.deltas(), np.array(mixed.thresholds, np.float32))
+    errors = CALIBRATION.errors()[taken, np.arange(len(taken))]
+    assert found.expected_action_error <= errors.mean(dtype=np.float64) + 1e-9
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
 @given(st.floats(0.02, 0.98), st.sampled_from(["llm", "step"]))
 @settings(max_examples=15)
 def test_an_average_is_met_and_what_is_expected_follows_from_the_samples(solver, place, scope):

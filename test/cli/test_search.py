@@ -124,7 +124,8 @@ def test_a_calibrated_model_starts_from_the_solved_thresholds(capsys, tmp_path):
     assert main(["info", str(model), "--json"]) == 0
     costs = [e["llm_gflops"] for e in json.loads(capsys.readouterr().out)["exits"]]
     budget = (costs[0] + costs[2]) / 2
-    assert main(["solve", str(model), "--average-gflops", str(budget), "--json"]) == 0
+    copy = str(shutil.copytree(model, tmp_path / "copy"))
+    assert main(["solve", copy, "--average-gflops", str(budget), "--json", "--keep"]) == 0
     solved = json.loads(capsys.readouterr().out)["thresholds"]
     # The scorer costs more than that: all trials exceed the budget, which is a failed check.
     scorer = ("--scorer", "synthetic_scorer:luck_in_gflops", "--sampler", "tpe")

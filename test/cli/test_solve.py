@@ -8,6 +8,7 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from calibrated_model import write_calibrated_model
 from cost_tables import cost_table
@@ -17,6 +18,7 @@ from deer_ros import DeerPolicy
 from deer_ros.budget.budget import Budget
 from deer_ros.budget.cost import CostModel
 from deer_ros.budget.solution import solve
+from deer_ros.budget.solver import exits_taken
 from deer_ros.checkpoint.fingerprint import find_calibration
 from deer_ros.cli.main import main
 from deer_ros.model.config import DeerConfig
@@ -190,16 +192,34 @@ def test_thresholds_that_are_kept_are_the_models_own(capsys, model, cost, tmp_pa
     folder = tmp_path / "kept"
     shutil.copytree(model, folder)
     asked = repr(float(cost.exit_gflops("llm")[:2].mean()))
-    solved = answer(capsys, folder, "--average-gflops", asked)
     before = (folder / "config.json").read_bytes()
     kept = answer(capsys, folder, "--average-gflops", asked, "--keep")
-    assert kept == solved and (folder / "config.json").read_bytes() != before
+    assert (folder / "config.json").read_bytes() != before
     policy = DeerPolicy.from_pretrained(folder, device="cpu")
-    assert policy.thresholds[:-1] == tuple(solved["thresholds"][:-1])
-    assert policy.rule.metric == solved["metric"]
+    assert policy.thresholds[:-1] == tuple(kept["thresholds"][:-1])
+    assert policy.rule.metric == kept["metric"]
     assert not [path for path in folder.iterdir() if path.name.endswith(".part")]
     answer(capsys, folder, "--average-gflops", asked, "--max-layer", 4, "--keep")
     assert DeerConfig.load(folder / "config.json").exits.thresholds[1:] == (1e8, 1e8)
+
+
+def test_what_is_told_of_kept_thresholds_is_what_they_come_to(capsys, model, cost, tmp_path):
+    folder = Path(shutil.copytree(model, tmp_path / "kept"))
+    low, *_, high = cost.exit_gflops("llm")
+    asked = ("--average-gflops", repr(float(low + 0.4 * (high - low))))
+    mixed = answer(capsys, folder, *asked)
+    assert 0 < mixed["next_row_share"] < 1, "or there is nothing to tell apart"
+    assert main(["solve", str(folder), *asked]) == 0
+    assert "of the decisions by dearer thresholds; --keep takes one" in capsys.readouterr().out
+    kept = answer(capsys, folder, *asked, "--keep")
+    assert kept["next_row_share"] == 0
+    calibration = find_calibration(folder)
+    thresholds = DeerConfig.load(folder / "config.json").exits.thresholds
+    taken = exits_taken(calibration.deltas(), np.array(thresholds, np.float32))
+    assert kept["expected_llm_gflops"] == pytest.approx(cost.exit_gflops("llm")[taken].mean())
+    assert kept["expected_llm_gflops"] <= mixed["expected_llm_gflops"]
+    errors = calibration.errors()[taken, np.arange(len(taken))]
+    assert kept["expected_action_error"] == pytest.approx(errors.mean())
 
 
 def test_a_cadence_is_solved_for_told_and_kept(capsys, model, cost, tmp_path):
@@ -213,7 +233,7 @@ def test_a_cadence_is_solved_for_told_and_kept(capsys, model, cost, tmp_path):
     policy = DeerPolicy.from_pretrained(copy)
     assert policy.rule.cadence.arguments == {"steps_per_decision": 2, "max_layer_between": 2}
     # It is the model's own now.
-    assert answer(capsys, copy, *asked) == facts
+    assert answer(capsys, copy, *asked, "--keep") == facts
     assert main(["solve", str(copy), *asked]) == 0
     assert "every 2 steps, in between no deeper than layer 2" in capsys.readouterr().out
 

@@ -84,7 +84,9 @@ def test_a_calibrated_model_starts_from_what_is_solved_for_the_budget():
     config, calibration = tiny_config(), with_frontiers(make_calibration(), COST)
     budget = Budget(average_gflops=float(COST[0] + COST[2]) / 2)
     start = find_start(config, budget, TOKENS, 6, calibration)
-    solution = solve(budget, config, CostModel(config, TOKENS), None, calibration)
+    solution = solve(
+        budget, config, CostModel(config, TOKENS), None, calibration, one_row=True
+    )
     assert start.solved and start.thresholds[2] == 1e8
     assert start.thresholds[:2] == solution.thresholds[:2]
 
