@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
+from launch import Action, LaunchContext, LaunchDescription, LaunchDescriptionEntity
 from launch.actions import (
     DeclareLaunchArgument,
     EmitEvent,
@@ -89,14 +89,25 @@ def _entities(context: LaunchContext) -> list[LaunchDescriptionEntity]:
             period=AFTER_THE_END_S, actions=[EmitEvent(event=Shutdown(reason="the bag has ended"))]
         ),
     )
+    # Without it, the bag would be played to nobody.
+    gone = OnProcessExit(
+        target_action=_is_policy,
+        on_exit=[EmitEvent(event=Shutdown(reason="the policy has ended"))],
+    )
     start = player
     if not isinstance(player, Node):
         start = RegisterEventHandler(OnStateTransition(goal_state="active", entities=[player]))
     return [
         RegisterEventHandler(ends),
+        RegisterEventHandler(gone),
         start,
         policy,
     ]
+
+
+def _is_policy(action: Action) -> bool:
+    """It is started by the other launch file."""
+    return isinstance(action, Node) and action.node_executable == "policy_node"
 
 
 def _played(bag: Path, given: dict[str, str]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ WHY_NOT = "launch and launch_ros come with a ROS 2 installation; the wheels have
 launch = pytest.importorskip("launch", reason=WHY_NOT)
 launch_ros = pytest.importorskip("launch_ros", reason=WHY_NOT)
 
+from launch.events.process import ProcessExited  # noqa: E402
 from launch.launch_description_sources import (  # noqa: E402
     get_launch_description_from_python_launch_file,
 )
@@ -323,6 +324,31 @@ def test_where_rosbag2_is_installed_it_plays_the_bag_once_the_policy_is_active(r
     assert command[command.index("--rate") + 1] == "2" and "--clock" in command
     assert "--start-paused" in command and "--loop" not in command
     assert "/deer/twist:=/recorded/deer/twist" in command[command.index("--remap"):]
+
+
+def reasons_to_end(replay, context, exited) -> list[str]:
+    """Of the shutdowns that follow from the end of that process."""
+    event = ProcessExited(
+        action=exited, name="it", cmd=[], cwd=None, env=None, pid=1, returncode=1)
+    handlers = [entity.event_handler for part in replay.entities
+                if isinstance(part, launch.actions.OpaqueFunction)
+                for entity in part.visit(context)
+                if isinstance(entity, launch.actions.RegisterEventHandler)]
+    follows = [action for handler in handlers if handler.matches(event)
+               for action in handler.handle(event, context)]
+    follows += [after for action in follows if isinstance(action, launch.actions.TimerAction)
+                for after in action.actions]
+    return [action.event.reason for action in follows
+            if isinstance(action, launch.actions.EmitEvent)]
+
+
+@pytest.mark.parametrize("executable, reasons", [
+    ("policy_node", ["the policy has ended"]), ("recorder_node", [])])
+def test_a_replay_ends_where_its_policy_does(replay, bag, executable, reasons):
+    context = launch.LaunchContext()
+    context.launch_configurations.update(REPLAY_DEFAULTS | {"bag": str(bag), "player": "deer_ros"})
+    exited = launch_ros.actions.Node(package="deer_ros", executable=executable)
+    assert reasons_to_end(replay, context, exited) == reasons
 
 
 def test_a_bag_without_the_cameras_is_refused_with_the_topics_that_it_has(replay, bag):

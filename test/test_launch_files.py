@@ -59,6 +59,13 @@ def test_a_replay_moves_nothing_unless_it_is_told_to():
     assert (defaults["dry_run"], defaults["rate"], defaults["loop"]) == ("true", "1.0", "false")
 
 
+def test_a_replay_ends_with_the_bag_and_with_the_policy():
+    reasons = {word.value.value for node in ast.walk(tree("replay.launch.py"))
+               if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Shutdown"
+               for word in node.keywords}
+    assert reasons == {"the bag has ended", "the policy has ended"}
+
+
 def test_what_overrides_the_parameter_file_are_parameters_of_the_node():
     names = set(constant(tree("deer.launch.py"), "OVERRIDES")) - {"image_transport"}
     assert names and names <= set(ROWS)
