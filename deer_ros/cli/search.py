@@ -22,6 +22,8 @@ HELP = "Bayesian optimisation of thresholds against rollouts, within a budget"
 
 # Beyond those that evaluations report on.
 FIRST_SEED = 100_000
+# All seeds are held in memory and in the study; samplers and simulators take them up to 2**32.
+MOST, MOST_SEED = 100_000, 2**31
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -110,11 +112,13 @@ def _searched(search: Search, arguments: argparse.Namespace) -> Verdict:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    for name, least in (("trials", 1), ("episodes", 1), ("held_out", 1), ("seed", 0)):
+    for name, least, most in (
+        ("trials", 1, MOST), ("episodes", 1, MOST), ("held_out", 1, MOST), ("seed", 0, MOST_SEED)
+    ):
         value = getattr(arguments, name)
-        if value < least:
+        if not least <= value <= most:
             raise ValueError(
-                f"--{name.replace('_', '-')} is {value}; it must be at least {least}."
+                f"--{name.replace('_', '-')} is {value}; it must be {least} to {most}."
             )
     if arguments.scorer is not None and arguments.tasks is not None:
         raise ValueError("--tasks are the simulator's; they do not go with --scorer.")
@@ -212,7 +216,7 @@ def _scorer(
     from deer_ros.search.simulator import SimulatorScorer
     from deer_ros.sim.tasks import find_task
 
-    world = metaworld.world(arguments.tasks.split(",") if arguments.tasks else ())
+    world = metaworld.world(() if arguments.tasks is None else arguments.tasks.split(","))
     prompts = PromptEncoder.load(folder, config.prompt)
     requests = [find_task(task).requests for task in world.tasks]
     counts = [mean(len(prompts.encode(r.instruction)) for r in several) for several in requests]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +14,10 @@ from deer_ros.model.config import LEARNED
 USUAL = (1e-3, 1.0)
 # Of a calibration's deltas; below them an exit is nearly never taken, above them nearly always.
 QUANTILES = (0.02, 0.98)
+# From never to always, whatever the start is.
+MOST_SPAN = 1e12
+# No two answers are as near to each other, and a span below it would come to 0.
+LEAST = 1e-12
 
 
 @dataclass(frozen=True)
@@ -42,10 +45,10 @@ class Space:
         moved to the end of the range that it lies beyond. That range is the deltas' (exits of the
         model, samples), where they are known, or else that of the start's other thresholds.
         """
-        if not (math.isfinite(span) and span > 1):
-            raise ValueError(f"span is {span}; it must be a finite number above 1.")
+        if not 1 < span <= MOST_SPAN:
+            raise ValueError(f"span is {span}; it must be above 1, and {MOST_SPAN:g} at most.")
         centres = [
-            min(max(start[k], low), high)
+            max(min(max(start[k], low), high), LEAST)
             for k in exits
             for low, high in (_range(start, exits, deltas, k),)
         ]

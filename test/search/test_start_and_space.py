@@ -50,12 +50,17 @@ def test_exits_that_are_never_or_always_taken_are_looked_for_where_their_deltas_
     assert space.low[1] < np.quantile(deltas[1], 0.98) < space.high[1]
 
 
+def test_a_start_next_to_zero_leaves_room_below_it_on_a_logarithmic_scale():
+    space = Space.around((5e-324, 1e-320, 1e8), (0, 1), 1e12)
+    assert all(0 < low < high < math.inf for low, high in zip(space.low, space.high))
+
+
 def test_thresholds_that_are_not_searched_are_the_starts():
     space = Space.around((0.1, 0.2, 1e8), (1,), 2.0)
     assert space.thresholds((0.1, 0.2, 1e8), {"exit_1": 0.3}) == (0.1, 0.3, 1e8)
 
 
-@pytest.mark.parametrize("span", [1.0, 0.5, -2.0, math.nan, math.inf])
+@pytest.mark.parametrize("span", [1.0, 0.5, -2.0, math.nan, math.inf, 1e300])
 def test_a_span_that_leaves_nothing_to_look_at_is_refused(span):
     with pytest.raises(ValueError, match="span is .* above 1"):
         Space.around((0.1, 0.2, 1e8), (0, 1), span)
