@@ -75,6 +75,10 @@ class Calibration:
                 raise ValueError(f"{name} has shape {array.shape}; it must be {shape}.")
             if not np.isfinite(array).all():
                 raise ValueError(f"{name} holds NaN or infinity.")
+        if self.guesses_success and self.expected_losses is None:
+            raise ValueError("guesses_success is true, and there are no expected_losses.")
+        for number, frontier in self.frontiers.items():
+            _check_frontier(number, frontier, exits)
 
     def __len__(self) -> int:
         return len(self.poses)
@@ -188,9 +192,30 @@ class Calibration:
                 dtype=facts.get("dtype", facts["notes"].get("dtype")),
                 notes=facts["notes"],
             )
-        except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (
+            SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError,
+            OverflowError, RecursionError,
+        ) as error:
             what = f"it has no {error}" if isinstance(error, KeyError) else error
             raise ValueError(f"{path} is no calibration that can be read: {what}.") from error
+
+
+def _check_frontier(number: int, frontier: Frontier, exits: int) -> None:
+    """ValueError where it is none of so many of the exits, or what it holds is no number."""
+    rows = len(frontier.cost) if frontier.cost.ndim == 1 else 0
+    shapes = {"thresholds": (rows, number), "shares": (rows, number), "error": (rows,)}
+    wrong = [name for name, shape in shapes.items() if getattr(frontier, name).shape != shape]
+    losses = frontier.losses
+    if losses is not None and (losses.ndim != 2 or len(losses) != rows):
+        wrong.append("losses")
+    if not 1 <= number <= exits or not rows or wrong:
+        raise ValueError(
+            f"the frontier of {number} of {exits} exits has {rows} rows, and its "
+            f"{' and '.join(wrong) or 'number of exits'} does not fit."
+        )
+    for name, array in vars(frontier).items():
+        if array is not None and not np.isfinite(array).all():
+            raise ValueError(f"{name} of the frontier of {number} exits holds NaN or infinity.")
 
 
 def _frontiers(tensors: dict[str, np.ndarray]) -> dict[int, Frontier]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,12 @@ class SearchedThresholds:
             )
         if not all(math.isfinite(threshold) for threshold in self.thresholds):
             raise ValueError(f"its thresholds are {list(self.thresholds)}; they must be finite")
+        for name, kind in (("fingerprint", str), ("made", dict)):
+            if not isinstance(getattr(self, name), kind):
+                raise ValueError(
+                    f"its {name} is {getattr(self, name)!r}; it must be "
+                    f"{'text' if kind is str else 'an object'}"
+                )
 
     @classmethod
     def load(cls, path: str | Path) -> SearchedThresholds:
@@ -57,7 +64,9 @@ class SearchedThresholds:
             values["exit_layers"] = tuple(map(int, values["exit_layers"]))
             values["thresholds"] = tuple(map(float, values["thresholds"]))
             return cls(**values)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (
+            ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError
+        ) as error:
             what = f"it has no {error}" if isinstance(error, KeyError) else error
             raise ValueError(f"{path} holds no thresholds that can be read: {what}.") from error
 
@@ -86,7 +95,8 @@ def find_searched_thresholds(
     Raises ValueError where the file cannot be read, or was made for another model.
     """
     path = Path(folder) / THRESHOLDS
-    if not path.exists():
+    # A link that leads nowhere is no reason to run by other thresholds.
+    if not os.path.lexists(path):
         return None
     found = SearchedThresholds.load(path)
     if found.exit_layers != config.exit_layers:

@@ -70,7 +70,7 @@ class Preprocessor:
             values = json.loads(Path(path).read_text(encoding="utf-8"))
             size = values["size"]["shortest_edge"]
             mean, std = (np.array(values[k], np.float64) for k in ("image_mean", "image_std"))
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ValueError(
                 f"{path} cannot be read as a preprocessor configuration ({error!r}); it needs "
                 "size.shortest_edge, image_mean and image_std."

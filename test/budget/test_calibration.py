@@ -96,6 +96,38 @@ def test_a_cut_file_is_named(calibration, tmp_path):
         Calibration.load(file)
 
 
+@pytest.mark.parametrize(("harm", "complaint"), [
+    ({"frontier.2.cost": None}, "missing 1 required .*'cost'"),
+    ({"frontier.2.cost": np.zeros(0)}, "frontier of 2 of 3 exits has 0 rows"),
+    ({"frontier.2.cost": np.full(3, np.nan)}, "frontier of 2 of 3 exits has 3 rows"),
+    ({"frontier.3.thresholds": np.zeros((2, 2), np.float32)}, "its thresholds does not fit"),
+    ({"frontier.3.losses": np.zeros(7, np.float32)}, "its losses does not fit"),
+    ({"frontier.9.cost": np.zeros(1)}, "missing 3 required"),
+])
+def test_a_frontier_that_does_not_fit_is_named(calibration, tmp_path, harm, complaint):
+    file = tmp_path / "c"
+    calibration.save(file)
+    with safe_open(str(file), framework="numpy") as stored:
+        metadata = stored.metadata()
+        tensors = {name: stored.get_tensor(name) for name in stored.keys()} | harm
+    save_file({n: t for n, t in tensors.items() if t is not None}, str(file), metadata)
+    with pytest.raises(ValueError, match=f"is no calibration that can be read: .*{complaint}"):
+        Calibration.load(file)
+
+
+def test_a_frontier_with_what_is_no_number_is_named(calibration, tmp_path):
+    error = calibration.frontiers[2].error.copy()
+    error[0] = np.nan
+    broken = dataclasses.replace(calibration.frontiers[2], error=error)
+    with pytest.raises(ValueError, match="error of the frontier of 2 exits holds NaN"):
+        dataclasses.replace(calibration, frontiers={2: broken})
+
+
+def test_a_guess_of_success_without_guesses_is_refused(calibration):
+    with pytest.raises(ValueError, match="guesses_success is true"):
+        dataclasses.replace(calibration, guesses_success=True)
+
+
 def test_another_safetensors_file_and_another_version_are_told(tmp_path):
     file = tmp_path / "c"
     save_file({"poses": np.zeros(3, np.float32)}, str(file), {"format": "pt"})

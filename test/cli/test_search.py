@@ -238,7 +238,12 @@ def test_a_search_that_is_ended_in_a_trial_leaves_nothing_half_and_goes_on(
     (("--episodes", "0"), "--episodes is 0"),
     (("--held-out", "0"), "--held-out is 0"),
     (("--seed", "-1"), "--seed is -1"),
+    (("--seed", "4294967296"), "--seed is 4294967296; it must be 0 to 2147483648"),
+    (("--trials", "1" + "0" * 12), "--trials is 1000000000000; it must be 1 to 100000"),
+    (("--episodes", "1" + "0" * 12), "--episodes is 1000000000000"),
+    (("--held-out", "1" + "0" * 12), "--held-out is 1000000000000"),
     (("--span", "1"), "span is 1.0"),
+    (("--span", "1e300"), "span is 1e+300"),
     (("--span", "nan"), "span is nan"),
     (("--start", "0.1,soon"), "--start is '0.1,soon'"),
     (("--start", "nan,0.1,1"), "NaN is not allowed"),
@@ -312,6 +317,10 @@ def test_other_weights_refuse_the_file(capsys, searched, tmp_path):
     ({"thresholds": None}, "not iterable"),
     ({"metric": "manhattan"}, "manhattan"),
     ({"exit_layers": [1, 3, 6]}, r"exits after layers \[1, 3, 6\]"),
+    ({"thresholds": [0.1, 10**400, 1e8]}, "too large"),
+    ({"exit_layers": [2, float("inf"), 6]}, "infinity"),
+    ({"fingerprint": None}, "fingerprint is None; it must be text"),
+    ({"made": "by hand"}, "made is 'by hand'; it must be an object"),
     ({"version": 2}, "version is 2"),
     ({"more": 1}, "more"),
 ])
@@ -323,7 +332,18 @@ def test_a_file_that_is_wrong_is_refused_by_name(searched, tmp_path, change, com
         DeerPolicy.from_pretrained(copy)
 
 
-@pytest.mark.parametrize("content", ["", "[]", "null", "{}", "{", "\x00"])
+def test_a_link_that_leads_nowhere_does_not_make_a_model_run_by_others(searched, tmp_path):
+    copy = Path(shutil.copytree(searched, tmp_path / "copy"))
+    (copy / "thresholds.json").unlink()
+    (copy / "thresholds.json").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match="thresholds.json"):
+        DeerPolicy.from_pretrained(copy)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "[]", "null", "{}", "{", "\x00", pytest.param("[" * 10**5, id="nested too deep")],
+)
 def test_a_file_that_is_no_record_is_refused_by_name(searched, tmp_path, content):
     copy = Path(shutil.copytree(searched, tmp_path / "copy"))
     (copy / "thresholds.json").write_text(content)
@@ -349,6 +369,7 @@ def test_a_short_search_in_the_simulator(capsys, tmp_path):
 
 @pytest.mark.parametrize(("arguments", "complaint"), [
     (("--tasks", "juggle"), "juggle"),
+    (("--tasks", ""), "there is no task ''"),
     (("--average-gflops", "1e-9"), "costs at least"),
 ])
 def test_what_the_simulator_cannot_do_is_said_in_one_line(capsys, model, arguments, complaint):
