@@ -74,6 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Gather, solve, measure and store; 0 when the file is written."""
     from deer_ros.calibration.calibrate import Settings
+    from deer_ros.report.files import destination
 
     settings = Settings(
         method=arguments.method, metric=arguments.metric, holdout=arguments.holdout,
@@ -88,7 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
     out = _out(folder, arguments.out)
     with locked_beside(out, "calibrates into"):
         calibration = _calibrate(folder, data, inputs, settings, arguments)
-        calibration.save(out)
+        calibration.save(destination(out))
     facts = describe(calibration, out)
     if arguments.json:
         print(json.dumps(facts, indent=2))
@@ -182,10 +183,10 @@ def _folder(model: str | None, default: str) -> Path:
 def _out(folder: Path, given: Path | None) -> Path:
     """Where to write; told before the work begins if that cannot be."""
     from deer_ros.checkpoint.directory import CALIBRATION
+    from deer_ros.report.files import destination
 
     out = folder / CALIBRATION if given is None else given
-    if out.is_dir():
-        raise ValueError(f"--out {out} is a folder; name a file.")
+    destination(out)
     if out.exists() and not out.is_file():
         raise ValueError(f"--out {out} is a device, a pipe or a socket; name a file.")
     if not out.parent.is_dir() or not os.access(out.parent, os.W_OK):

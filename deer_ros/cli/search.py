@@ -231,10 +231,10 @@ def _scorer(
 def _out(folder: Path, given: Path | None) -> Path:
     """Where to write; told before the search begins if that cannot be."""
     from deer_ros.checkpoint.thresholds import THRESHOLDS
+    from deer_ros.report.files import destination
 
     out = folder / THRESHOLDS if given is None else given
-    if out.is_dir():
-        raise ValueError(f"--out {out} is a folder; name a file.")
+    destination(out)
     try:
         with tempfile.TemporaryFile(dir=out.parent):
             return out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from pathlib import Path
 
 import cv2
@@ -30,8 +31,8 @@ def write_png(path: str | Path, image: np.ndarray) -> None:
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:
-    """Any content."""
-    path = Path(path)
+    """Any content. Raises ValueError as `destination`."""
+    path = destination(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # A name of its own: several processes may write the same file.
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -40,3 +41,23 @@ def write_bytes(path: str | Path, content: bytes) -> None:
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def destination(path: str | Path) -> Path:
+    """The file that is written where `path` is named: a link stays, and what it points to changes.
+
+    ValueError where something lies there that no file may take the place of, as a device.
+    """
+    try:
+        kind = stat.S_IFMT(os.stat(path).st_mode)
+    except FileNotFoundError:
+        kind = stat.S_IFREG
+    if kind != stat.S_IFREG:
+        raise ValueError(f"{path} is {_KINDS.get(kind, 'no file')}; name a file.")
+    return Path(os.path.realpath(path))
+
+
+_KINDS = {
+    stat.S_IFDIR: "a folder", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device",
+    stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket",
+}  # fmt: skip
