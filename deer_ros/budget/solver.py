@@ -8,12 +8,18 @@ pass. Counts are kept in float32, as theirs are: float64 moves some of them by o
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
 FAMILIES = ("exponential", "gaussian", "gamma")
 NEVER = -1e8
 ALWAYS = 1e8
+
+
+def finite(thresholds: Sequence[float]) -> tuple[float, ...]:
+    """The same thresholds for a file of JSON, which has no word for infinity."""
+    return tuple(max(NEVER, min(float(t), ALWAYS)) for t in thresholds)
 
 
 def family_shares(

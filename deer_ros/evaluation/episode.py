@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
+from operator import index
 from typing import Any, Protocol
 
 import numpy as np
 
 from deer_ros.budget.budget import Budget
+from deer_ros.budget.solver import finite
 from deer_ros.observation import Observation
 from deer_ros.policy import DeerPolicy
 
 _JSON_TYPES = {"bool": int, "int": int, "float": (int, float), "str": str}
+_MOST = 1e15  # of anything that is counted or measured
 
 
 class Environment(Protocol):
@@ -48,6 +51,8 @@ class Setting:
         """All but the name, JSON-ready: what makes two settings the same."""
         values = asdict(self)
         del values["name"]
+        if self.thresholds is not None:
+            values["thresholds"] = finite(self.thresholds)
         return {name: value for name, value in values.items() if value is not None}
 
     def apply(self, policy: DeerPolicy) -> int | None:
@@ -97,7 +102,10 @@ class Episode:
             value = values.get(kept.name)
             if kept.type in _JSON_TYPES and not isinstance(value, _JSON_TYPES[kept.type]):
                 raise TypeError(f"its {kept.name} is {value!r}")
-        exits = {int(layer): steps for layer, steps in values["exits"].items()}
+            least = 1 if kept.name == "steps" else 0
+            if isinstance(value, (int, float)) and not least <= value <= _MOST:
+                raise ValueError(f"its {kept.name} is {value!r}; {least} to {_MOST:g} can be")
+        exits = {int(layer): index(steps) for layer, steps in values["exits"].items()}
         return cls(**{**values, "exits": exits})
 
 

@@ -8,10 +8,12 @@ episodes that are there are not run again, and half a line at the end is dropped
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deer_ros.budget.solver import ALWAYS
 from deer_ros.report.json_lines import append_line, read_lines
 
 LATER = ("config", "simulator", "dataset", "demonstrations")
@@ -36,9 +38,11 @@ def read_results(file: str | Path) -> Results:
     if not file.is_file():
         raise FileNotFoundError(f"there is no file of results {file}.")
     try:
-        lines = read_lines(file)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file} is no file of `deer evaluate --out`: {error}.") from error
+        lines = read_lines(file, _mended)
+    except ValueError as error:
+        raise ValueError(
+            f"{file} is no file of `deer evaluate --out`, or damaged: {error}"
+        ) from error
     kinds = [line.get("kind") if isinstance(line, dict) else None for line in lines]
     if kinds[:1] != ["evaluation"] or not set(map(str, kinds[1:])) <= {"setting", "episode"}:
         raise ValueError(f"{file} is no file of `deer evaluate --out`.")
@@ -56,6 +60,18 @@ def read_results(file: str | Path) -> Results:
         definitions={line["setting"]: line["definition"] for line in settings},
         episodes=[line for kind, line in zip(kinds, bare) if kind == "episode"],
     )
+
+
+def _mended(line: Any) -> Any:
+    """Files of before say Infinity for a threshold that every step keeps, as JSON does not."""
+    definition = line.get("definition") if isinstance(line, dict) else None
+    thresholds = definition.get("thresholds") if isinstance(definition, dict) else None
+    if isinstance(thresholds, list):
+        infinite = (math.inf, -math.inf)
+        definition["thresholds"] = [
+            math.copysign(ALWAYS, t) if t in infinite else t for t in thresholds
+        ]
+    return line
 
 
 class ResultsFile:
