@@ -141,7 +141,7 @@ def _table(comparisons: list[Comparison], against: str):
     rows = [
         [
             c.setting, str(c.pairs), _points(c.difference), f"{c.only_ours} : {c.only_theirs}",
-            f"{c.p:.2g}", f"{c.llm_cost_factor:.2f} x", f"{c.step_cost_factor:.2f} x",
+            f"{c.p:.2g}", _times(c.llm_cost_factor), _times(c.step_cost_factor),
             _line(c.lines, "llm"), _line(c.lines, "step"),
         ]
         for c in comparisons
@@ -157,6 +157,10 @@ def _table(comparisons: list[Comparison], against: str):
 
 def _points(found) -> str:
     return f"{100 * found.estimate:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
+
+
+def _times(factor: float | None) -> str:
+    return "-" if factor is None else f"{factor:.2f} x"
 
 
 def _line(lines: tuple[Line, ...], scope: str) -> str:

@@ -68,8 +68,9 @@ class Comparison:
     """A setting against another on the same scenes. difference: of success, mean over tasks.
 
     only_ours, only_theirs: pairs that one side alone succeeded in. p: McNemar's exact test.
-    llm_cost_factor, step_cost_factor: how many times as much the other one costs a step. lines:
-    one per scope, none where no two fixed exits embrace the setting's cost.
+    llm_cost_factor, step_cost_factor: how many times as much the other one costs a step, None where
+    this one costs nothing. lines: one per scope, none where no two fixed exits embrace the
+    setting's cost.
     """
 
     setting: str
@@ -79,8 +80,8 @@ class Comparison:
     only_ours: int
     only_theirs: int
     p: float
-    llm_cost_factor: float
-    step_cost_factor: float
+    llm_cost_factor: float | None
+    step_cost_factor: float | None
     lines: tuple[Line, ...] = ()
 
 
@@ -146,12 +147,12 @@ def compare(
     only_ours, only_theirs = discordant(*outcomes)
     pairs = [key for group in keys for key in group]
     paired = [[side[key] for key in pairs] for side in (ours, theirs)]
-    costs = {s: [mean_per_step(side, _cost(s)) for side in paired] for s in SCOPES}
+    costs = [[mean_per_step(side, _cost(scope)) for side in paired] for scope in SCOPES]
     lines = [line_of(ours, fixed or {}, scope) for scope in SCOPES]
     return Comparison(
         setting, against, len(pairs), paired_difference(*outcomes), only_ours, only_theirs,
         mcnemar(*outcomes),
-        *(costs[scope][1] / costs[scope][0] for scope in SCOPES),
+        *(theirs / ours if ours else None for ours, theirs in costs),
         tuple(line for line in lines if line is not None),
     )  # fmt: skip
 

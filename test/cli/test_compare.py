@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 
 from deer_ros.cli.main import main
-from deer_ros.evaluation.results import ResultsFile
+from deer_ros.evaluation.results import ResultsFile, read_results
 
 TASK, OTHER = "drawer-open", "ball-red"
 LAYERS = {"own thresholds": 3, "exit 2": 2, "exit 4": 4, "full depth": 6}
@@ -197,6 +198,12 @@ def test_what_cannot_be_compared_is_said_in_one_line(results, capsys, arguments,
         ("episode", {"exits": {"two": 3}}, "has no episodes of single tasks (invalid literal"),
         ("episode", {"exits": [2]}, "has no episodes of single tasks"),
         ("episode", {"steps": None}, "has no episodes of single tasks (its steps is None)"),
+        ("episode", {"steps": 0}, "single tasks (its steps is 0; 1 to 1e+15 can be)"),
+        ("episode", {"mean_step_ms": 10**400}, "has no episodes of single tasks (its mean_step_ms"),
+        ("episode", {"mean_step_ms": -1.0}, "has no episodes of single tasks (its mean_step_ms is"),
+        ("episode", {"exits": {"2": "3"}}, "has no episodes of single tasks ('str' object cannot"),
+        ("episode", {"mean_step_ms": math.nan}, "line 6 of {} has NaN or infinity"),
+        ("evaluation", {"max_steps": math.inf}, "line 1 of {} has NaN or infinity"),
         ("episode", {"task": ["push"]}, "has no episodes of single tasks (its task is ['push'])"),
         ("episode", {"kind": ["episode"]}, "is no file of `deer evaluate --out`"),
     ],
@@ -207,7 +214,26 @@ def test_a_damaged_file_is_named_in_one_line(results, capsys, kind, changes, com
     results.write_text("".join(json.dumps(line) + "\n" for line in damaged))
     assert main(["compare", str(results)]) == 2
     said = capsys.readouterr().err
+    complaint = complaint.replace("{}", str(results))
     assert f"{results} " in said and complaint in said and said.count("\n") == 1
+
+
+def test_a_setting_that_costs_nothing_has_no_factor(results, tmp_path, capsys):
+    file = with_costs(results, tmp_path / "free.jsonl",
+                      lambda line: 0.0 if line["setting"] == "exit 2" else 4.0)
+    assert main(["compare", str(file), "--settings", "exit 2", "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)["comparisons"]
+    assert found["llm_cost_factor"] is None and found["step_cost_factor"] is None
+    assert main(["compare", str(file), "--settings", "exit 2"]) == 0
+    assert " x " not in capsys.readouterr().out
+
+
+def test_files_of_before_that_say_infinity_for_a_threshold_are_read(results, capsys):
+    older = results.read_text().replace('"thresholds": [0.5]', '"thresholds": [0.5, Infinity]')
+    assert "Infinity" in older
+    results.write_text(older)
+    assert read_results(results).definitions["own thresholds"] == {"thresholds": [0.5, 1e8]}
+    assert main(["compare", str(results)]) == 0
 
 
 def test_of_one_setting_its_summary_is_told(tmp_path, capsys):
