@@ -16,6 +16,7 @@ DTYPES = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
+MOST_THREADS = 1024
 
 
 def find_dtype(name: str) -> torch.dtype | None:
@@ -42,6 +43,15 @@ def find_device(name: str) -> torch.device:
             f"device is {name!r}, but the last GPU here is cuda:{torch.cuda.device_count() - 1}."
         )
     return device
+
+
+def check_threads(threads: int, least: int = 1) -> None:
+    """ValueError for a number that torch does not take, or takes and crashes of.
+
+    least: 0 where that means torch's own choice.
+    """
+    if not least <= threads <= MOST_THREADS:
+        raise ValueError(f"--threads is {threads}; it must be {least} to {MOST_THREADS}.")
 
 
 def pictures(

@@ -37,14 +37,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure and print; 0 unless the model cannot be loaded."""
-    for name in ("steps", "threads"):
-        value = getattr(arguments, name)
-        if value is not None and value < 1:
-            raise ValueError(f"--{name} is {value}; it must be at least 1.")
+    from deer_ros.inputs import check_threads
+    from deer_ros.report.files import destination, write_json
+
+    if arguments.steps < 1:
+        raise ValueError(f"--steps is {arguments.steps}; it must be at least 1.")
+    if arguments.threads is not None:
+        check_threads(arguments.threads)
+    if arguments.out is not None:
+        destination(arguments.out)  # Not when all is measured and would be lost.
     facts = measure(arguments)
     if arguments.out is not None:
-        from deer_ros.report.files import write_json
-
         write_json(arguments.out, facts)
     if arguments.json:
         print(json.dumps(facts, indent=2))

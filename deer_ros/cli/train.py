@@ -65,8 +65,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Train, or go on training; 0 when the model directory is written, 1 if it diverged."""
+    from deer_ros.inputs import check_threads
+
     if arguments.processes < 1:
         raise ValueError(f"--processes is {arguments.processes}; it must be at least 1.")
+    check_threads(arguments.threads, least=0)
     if arguments.out.is_file():
         raise ValueError(f"--out is {arguments.out}, which is a file; name a folder.")
     if arguments.cpu:

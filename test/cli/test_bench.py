@@ -79,10 +79,20 @@ def test_people_are_told_the_fixed_part_and_every_exit(capsys, folder):
     assert "fixed part:" in out and "recurrent update" in out and "ms step p99" in out
 
 
+def test_where_nothing_can_be_written_is_said_before_anything_is_measured(
+    capsys, folder, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("deer_ros.cli.bench.measure", lambda arguments: pytest.fail("measured"))
+    assert main(["bench", str(folder), "--out", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == f"deer bench: {tmp_path} is a folder; name a file.\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [(["--steps", "0"], "--steps is 0; it must be at least 1"),
-     (["--threads", "0"], "--threads is 0; it must be at least 1"),
+     (["--threads", "0"], "--threads is 0; it must be 1 to 1024"),
+     (["--threads", "-1"], "--threads is -1; it must be 1 to 1024"),
+     (["--threads", "99999"], "--threads is 99999; it must be 1 to 1024"),
      (["--dtype", "int3"], "dtype is 'int3'"),
      (["--max-layer", "1"], "max_layer is 1; the first exit")],
 )  # fmt: skip

@@ -198,6 +198,16 @@ def test_a_start_that_is_no_model_is_named(bag, config, tmp_path, capsys):
     assert "start_from is" in said and "is no model directory" in said and "\n" not in said, said
 
 
+@pytest.mark.parametrize("threads", ["-1", "99999"])
+def test_a_number_of_threads_that_torch_does_not_take_is_refused(
+    bag, config, tmp_path, capsys, threads
+):
+    assert train(config, bag, tmp_path / "run", "--threads", threads) == 2
+    said = capsys.readouterr().err
+    assert said == f"deer train: --threads is {threads}; it must be 0 to 1024.\n"
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("damage", [b"", b"junk", None])
 def test_a_damaged_checkpoint_is_named_with_what_to_do(bag, config, tmp_path, capsys, damage):
     out = tmp_path / "run"
