@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+import torch
 import yaml
 
 from deer_ros.data.calvin import PROPRIOCEPTION_NAMES, CalvinUnits, proprioception
@@ -144,6 +145,8 @@ def start(
     model: str | None, device: str, dtype: str, dataset: str
 ) -> Callable[[Job], ChainResult]:
     """Load a policy and the simulator; what runs a job."""
+    # As each of several processes has: more would round otherwise.
+    torch.set_num_threads(1)
     policy = DeerPolicy.from_pretrained(model, device, dtype)
     environment = CalvinEnvironment(dataset, policy.config)
 

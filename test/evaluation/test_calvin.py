@@ -302,6 +302,16 @@ def test_the_command_runs_the_chains_and_says_what_the_papers_table_says(
         assert text in table
 
 
+def test_one_process_computes_with_as_many_threads_as_each_of_several(
+    installed, folder, monkeypatch
+):
+    monkeypatch.setattr(calvin, "MAX_PERIODS", 1)
+    taken = []
+    monkeypatch.setattr("torch.set_num_threads", taken.append)
+    assert evaluate(folder, "--dataset", installed / "task_D_D", "--chains", 1) == 0
+    assert taken == [1]
+
+
 def test_without_a_setting_the_models_own_thresholds_run(installed, folder, capsys, monkeypatch):
     monkeypatch.setattr(calvin, "MAX_PERIODS", 1)
     assert evaluate(folder, "--dataset", installed / "task_D_D", "--chains", 1, "--json") == 0
