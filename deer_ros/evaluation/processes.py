@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -25,20 +27,28 @@ def run_jobs(
     """The jobs' results, in no particular order.
 
     start(*arguments) is called once per process and gives the function that runs a job. Every
-    result must depend on its own job alone. What it or a job raises ends them all; OSError says
-    that a process died.
+    result must depend on its own job alone. What it or a job raises ends them all, and so does an
+    interrupt, in the middle of their jobs; OSError says that a process died.
     """
     if not jobs:
         return
     if processes == 1:
         yield from map(start(*arguments), jobs)
         return
+    others = multiprocessing.active_children()
     pool = ProcessPoolExecutor(
         min(processes, len(jobs)), multiprocessing.get_context("spawn"), _start, (start, arguments)
     )
     try:
-        for done in as_completed([pool.submit(_run, job) for job in jobs]):
+        with _deaf_children():
+            begun = [pool.submit(_run, job) for job in jobs]
+        for done in as_completed(begun):
             yield done.result()
+    except (KeyboardInterrupt, GeneratorExit):
+        # An episode may last for minutes, and nobody would keep it.
+        for process in set(multiprocessing.active_children()) - set(others):
+            process.terminate()
+        raise
     except BrokenProcessPool as error:
         raise OSError(
             "a process of the evaluation died: it was killed, out of memory perhaps, or could not "
@@ -46,6 +56,20 @@ def run_jobs(
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _deaf_children() -> Iterator[None]:
+    """Processes that are started meanwhile never hear of Ctrl-C.
+
+    It reaches every process of a terminal. Whoever asked for jobs ends them then; by themselves
+    they would do so with a traceback each, even while they still start.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 _worker: dict[str, Any] = {}
