@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import os
 import signal
 import sys
 import threading
@@ -26,6 +27,7 @@ EXTRAS = {
 }  # fmt: skip
 USAGE_ERROR = 2
 INTERRUPTED = 130
+NOBODY_READS = 141  # as a shell says of whoever a broken pipe ends
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,16 +36,38 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = find_commands(Path(__file__).resolve().parent)
     asked = argv[0] if argv and argv[0] in commands else None
     try:
-        command = import_module(f"deer_ros.cli.{asked}") if asked else None
-        arguments = _parser(commands, asked, command).parse_args(argv)
-        with _termination_interrupts():
-            return command.run(arguments)
+        with _all_told():
+            command = import_module(f"deer_ros.cli.{asked}") if asked else None
+            arguments = _parser(commands, asked, command).parse_args(argv)
+            with _termination_interrupts():
+                return command.run(arguments)
+    except BrokenPipeError:
+        _let_go_of_pipes()
+        return NOBODY_READS
     except ModuleNotFoundError as error:
         return _fail(asked, _missing(error.name or str(error)))
     except (ValueError, OSError) as error:
         return _fail(asked, str(error))
     except KeyboardInterrupt:
         return INTERRUPTED
+
+
+@contextmanager
+def _all_told() -> Iterator[None]:
+    """What is still held back is told at the end: when Python ends, an error would be its own."""
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+
+
+def _let_go_of_pipes() -> None:
+    """What nobody reads goes nowhere, or Python would complain of it when it ends."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _missing(module: str) -> str:

@@ -21,10 +21,16 @@ PLAIN_WIDTH = 160
 NAME_WIDTH = 24
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Where nobody reads on, raise: rich would end the process with a code of its own."""
+        raise
+
+
 def console(stream: TextIO | None = None) -> Console:
     """A rich console on the stream (None: stdout) that never folds a table in a file or a pipe."""
-    found = Console(file=stream, highlight=False)
-    return found if found.is_terminal else Console(file=stream, width=PLAIN_WIDTH, highlight=False)
+    found = _Console(file=stream, highlight=False)
+    return found if found.is_terminal else _Console(file=stream, width=PLAIN_WIDTH, highlight=False)
 
 
 def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]],

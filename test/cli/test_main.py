@@ -92,6 +92,27 @@ def test_an_interrupted_command_ends_without_a_traceback(command, capsys):
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize("arguments", [["info"], ["info", "--json"]])
+def test_where_nobody_reads_on_a_command_ends_quietly(arguments):
+    command = subprocess.Popen(
+        [sys.executable, "-m", "deer_ros.cli", *arguments],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )
+    command.stdout.close()
+    assert command.stderr.read() == ""
+    assert command.wait(60) == 141
+
+
+def test_what_cannot_be_told_is_one_line_and_exit_code_2():
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "deer_ros.cli", "info", "--json"], stdout=full,
+            stderr=subprocess.PIPE, text=True, timeout=60,
+        )
+    assert done.returncode == 2 and "No space left" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 def test_python_m_is_the_same_command():
     done = subprocess.run(
         [sys.executable, "-m", "deer_ros.cli", "fly"], capture_output=True, text=True, timeout=60
