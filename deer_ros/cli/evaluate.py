@@ -92,6 +92,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the episodes and print a table; 0 when all were run."""
     from deer_ros.checkpoint.directory import read_config
     from deer_ros.inputs import find_device, find_dtype
+    from deer_ros.report.files import destination
     from deer_ros.resources import find_model
 
     _fill_in(arguments)
@@ -99,6 +100,9 @@ def run(arguments: argparse.Namespace) -> int:
         raise ValueError(f"--processes is {arguments.processes}; it must be at least 1.")
     find_dtype(arguments.dtype)
     find_device(arguments.device or "auto")
+    for file in (arguments.out, arguments.plot):
+        if file is not None:
+            destination(file)
     folder = find_model(arguments.model)
     run_them = _run_calvin if arguments.env == "calvin" else _run_tasks
     return run_them(arguments, folder, read_config(folder))

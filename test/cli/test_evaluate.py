@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import math
 import os
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -271,12 +274,40 @@ def test_the_curve_is_drawn(folder, results, tmp_path, ending):
     assert picture.stat().st_size > 5000
 
 
-def test_what_was_found_is_told_though_the_curve_cannot_be_written(folder, results, capsys):
-    picture = results / "curve.png"  # a file is no folder
+def test_what_was_found_is_told_though_the_curve_cannot_be_written(
+    folder, results, tmp_path, capsys, monkeypatch
+):
+    def fail(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    picture = tmp_path / "curve.png"
+    monkeypatch.setattr("deer_ros.report.success_curve.write_bytes", fail)
     asked = ("--tasks", f"{TASK},ball-red", "--episodes", "2", "--exits", "2,4")
     kept = ("--out", str(results), "--plot", str(picture), "--json")
-    assert main(["evaluate", str(folder), *asked, *kept]) != 0
+    assert main(["evaluate", str(folder), *asked, *kept]) == 2
     assert len(json.loads(capsys.readouterr().out)) == 2 * 2 * 4
+
+
+@pytest.mark.parametrize("option", ["--out", "--plot"])
+def test_where_nothing_can_be_written_is_said_before_any_episode(
+    folder, tmp_path, capsys, monkeypatch, option
+):
+    monkeypatch.setattr("deer_ros.sim.robot.SimulatedRobot.reset", None)  # nothing is run
+    place = tmp_path / "curve.png"
+    os.mknod(place, stat.S_IFSOCK | 0o600)
+    assert main(["evaluate", str(folder), "--tasks", TASK, option, str(place)]) == 2
+    assert capsys.readouterr().err == f"deer evaluate: {place} is a socket; name a file.\n"
+
+
+def test_what_is_kept_is_json_whatever_a_threshold_is(folder, tmp_path):
+    file = tmp_path / "results.jsonl"
+    asked = ["evaluate", str(folder), "--tasks", TASK, "--episodes", "1", "--out", str(file)]
+    for _ in range(2):  # and the second goes on with it
+        assert main([*asked, "--threshold", "inf/-inf/inf"]) == 0
+    kept = [json.loads(line, parse_constant=pytest.fail) for line in file.read_text().splitlines()]
+    of = {line["setting"]: line["definition"] for line in kept if line["kind"] == "setting"}
+    assert of["threshold inf/-inf/inf"]["thresholds"] == [1e8, -1e8, 1e8]
+    assert all(map(math.isfinite, of["own thresholds"]["thresholds"]))
 
 
 @pytest.mark.parametrize(
