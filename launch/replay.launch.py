@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from launch.actions import (
 )
 from launch.event_handlers import OnProcessExit
 from launch.events import Shutdown
+from launch.events.process import ProcessExited
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
@@ -84,16 +86,10 @@ def _entities(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     make_player = _rosbag2 if _uses_rosbag2(given["player"]) else _own
     player = make_player(bag, given, list(played["renamed"].items()))
     ends = OnProcessExit(
-        target_action=player,
-        on_exit=TimerAction(
-            period=AFTER_THE_END_S, actions=[EmitEvent(event=Shutdown(reason="the bag has ended"))]
-        ),
+        target_action=player, on_exit=_shut_down("the bag has ended", AFTER_THE_END_S)
     )
     # Without it, the bag would be played to nobody.
-    gone = OnProcessExit(
-        target_action=_is_policy,
-        on_exit=[EmitEvent(event=Shutdown(reason="the policy has ended"))],
-    )
+    gone = OnProcessExit(target_action=_is_policy, on_exit=_shut_down("the policy has ended"))
     start = player
     if not isinstance(player, Node):
         start = RegisterEventHandler(OnStateTransition(goal_state="active", entities=[player]))
@@ -103,6 +99,21 @@ def _entities(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         start,
         policy,
     ]
+
+
+def _shut_down(
+    reason: str, delay_s: float = 0.0
+) -> Callable[[ProcessExited, LaunchContext], list[Action]]:
+    """What follows from a process's end: nothing where all ends already, as launch shuts down but
+    once."""
+
+    def follows(_event: ProcessExited, context: LaunchContext) -> list[Action]:
+        if context.is_shutdown:
+            return []
+        end = EmitEvent(event=Shutdown(reason=reason))
+        return [TimerAction(period=delay_s, actions=[end])] if delay_s else [end]
+
+    return follows
 
 
 def _is_policy(action: Action) -> bool:

@@ -349,6 +349,8 @@ def test_a_replay_ends_where_its_policy_does(replay, bag, executable, reasons):
     context.launch_configurations.update(REPLAY_DEFAULTS | {"bag": str(bag), "player": "deer_ros"})
     exited = launch_ros.actions.Node(package="deer_ros", executable=executable)
     assert reasons_to_end(replay, context, exited) == reasons
+    context._set_is_shutdown(True)
+    assert not reasons_to_end(replay, context, exited), "launch shuts down but once"
 
 
 def test_a_bag_without_the_cameras_is_refused_with_the_topics_that_it_has(replay, bag):

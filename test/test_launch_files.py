@@ -60,9 +60,8 @@ def test_a_replay_moves_nothing_unless_it_is_told_to():
 
 
 def test_a_replay_ends_with_the_bag_and_with_the_policy():
-    reasons = {word.value.value for node in ast.walk(tree("replay.launch.py"))
-               if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Shutdown"
-               for word in node.keywords}
+    reasons = {node.args[0].value for node in ast.walk(tree("replay.launch.py"))
+               if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "_shut_down"}
     assert reasons == {"the bag has ended", "the policy has ended"}
 
 
