@@ -141,7 +141,8 @@ def test_an_executable_is_installed_and_starts_with_env(name):
 
 @pytest.mark.parametrize("name", NODES)
 def test_a_node_without_ros_says_what_is_missing_in_one_line(name):
-    program = f"{NO_ROS}from deer_ros.nodes import start\nraise SystemExit(start('{name}'))"
+    program = (f"{NO_ROS}from deer_ros.nodes.executable import start\n"
+               f"raise SystemExit(start('{name}'))")
     done = run(sys.executable, "-c", program)
     assert (done.returncode, done.stdout) == (2, "")
     assert re.fullmatch(rf"{name}: ROS 2 \(rclpy\) is not installed.*\n", done.stderr)
@@ -150,7 +151,7 @@ def test_a_node_without_ros_says_what_is_missing_in_one_line(name):
 def test_a_node_without_its_messages_says_to_build_them():
     program = (
         "import sys; sys.modules['deer_ros.msg'] = None\n"
-        "from deer_ros.nodes import start\nraise SystemExit(start('policy_node'))"
+        "from deer_ros.nodes.executable import start\nraise SystemExit(start('policy_node'))"
     )
     done = run(sys.executable, "-c", program)
     assert done.returncode == 2

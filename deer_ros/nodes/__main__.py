@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from deer_ros.nodes import start
+from deer_ros.nodes.executable import start
 
 if __name__ == "__main__":
     sys.exit(start(sys.argv.pop(1)))

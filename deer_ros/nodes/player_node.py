@@ -26,7 +26,8 @@ from rosgraph_msgs.msg import Clock
 from std_srvs.srv import SetBool
 
 from deer_ros.data.recording import Recording
-from deer_ros.nodes import as_path, refused, spin_once
+from deer_ros.nodes.executable import refused, spin_once
+from deer_ros.nodes.paths import as_path
 from deer_ros.nodes.player.ahead import ReadAhead
 from deer_ros.nodes.player.pace import Pace
 from deer_ros.nodes.player.publishers import open_publishers

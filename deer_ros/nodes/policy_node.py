@@ -371,6 +371,6 @@ def _is_clock_change(jump: TimeJump) -> bool:
 
 
 if __name__ == "__main__":
-    from deer_ros.nodes import start
+    from deer_ros.nodes.executable import start
 
     sys.exit(start("policy_node"))

@@ -21,7 +21,8 @@ from rclpy.validate_full_topic_name import validate_full_topic_name
 
 from deer_ros.control.sampler import CAMERAS
 from deer_ros.data.rolling_bag import FILE_S, Channel
-from deer_ros.nodes import as_path, refused, spin_once
+from deer_ros.nodes.executable import refused, spin_once
+from deer_ros.nodes.paths import as_path
 from deer_ros.nodes.policy.stop_signals import catch_stop_signals, on_stop_signal
 from deer_ros.nodes.recorder.subscriptions import Definitions, TopicSubscriptions
 from deer_ros.nodes.recorder.writing import Writing

@@ -15,7 +15,7 @@ from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import Trigger
 
-from deer_ros.nodes import refused, spin_once
+from deer_ros.nodes.executable import refused, spin_once
 from deer_ros.nodes.policy.stop_signals import catch_stop_signals, on_stop_signal
 from deer_ros.nodes.simulator import parameters
 from deer_ros.nodes.simulator.episode import SimEpisode

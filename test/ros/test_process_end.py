@@ -14,7 +14,7 @@ START = """
 import sys
 from pathlib import Path
 
-from deer_ros.nodes import start
+from deer_ros.nodes.executable import start
 
 name = sys.argv[1]
 assert start(name) == 2
@@ -34,6 +34,6 @@ def test_a_refused_start_leaves_no_thread_of_dds(name, parameter):
     command = [sys.executable, "-c", START, name, "--ros-args", "-p", parameter]
     with reserved_domain() as domain:
         ended = subprocess.run(command, env=os.environ | {"ROS_DOMAIN_ID": str(domain)},
-                               capture_output=True, text=True, timeout=60)
+                               capture_output=True, text=True, timeout=120)
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.splitlines()[-1] == "[]"
