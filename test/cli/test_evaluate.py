@@ -157,7 +157,7 @@ def test_a_killed_run_goes_on_where_it_was(folder, tmp_path, capsys):
         [sys.executable, "-m", "deer_ros.cli", *asked], stdout=subprocess.DEVNULL,
         start_new_session=True,
     )
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not file.exists() or file.read_bytes().count(b"\n") < 6:
         assert running.poll() is None and time.monotonic() < deadline
         time.sleep(0.02)

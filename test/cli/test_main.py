@@ -115,7 +115,7 @@ def test_what_cannot_be_told_is_one_line_and_exit_code_2():
 
 def test_python_m_is_the_same_command():
     done = subprocess.run(
-        [sys.executable, "-m", "deer_ros.cli", "fly"], capture_output=True, text=True, timeout=60
+        [sys.executable, "-m", "deer_ros.cli", "fly"], capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 2
     assert textwrap.shorten(done.stderr, 40).startswith("deer: argument COMMAND: invalid")
