@@ -14,6 +14,7 @@ HELP = "set budgets of a running node, all at once, and show those in force"
 
 REFUSED = 1
 NO_PRESET = "none"
+MOST_S = 86_400  # a day; timers of ROS overflow at some centuries
 LIMITS = {
     "average_gflops": ("X", "GFLOPs of a step, on average, counted in the scope"),
     "peak_gflops": ("X", "GFLOPs that no step may exceed, counted in the scope"),
@@ -87,7 +88,12 @@ def _shown(name: str, value: Any) -> str:
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 < seconds < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is no number of seconds above 0")
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds <= MOST_S:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no number of seconds above 0, and {MOST_S} at most"
+        )
     return seconds

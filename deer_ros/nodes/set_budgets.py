@@ -13,6 +13,9 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter, parameter_value_to_python
 
+NAME = re.compile(r"/?[A-Za-z_]\w*(/[A-Za-z_]\w*)*", re.ASCII)
+MOST_LETTERS = 200  # ROS has room for 247, its services' own names among them
+
 
 def set_parameters(
     node: str, values: Mapping[str, Any], names: Sequence[str], timeout_s: float
@@ -23,8 +26,10 @@ def set_parameters(
     Raises ValueError for what is no node's name, or a node without these parameters; TimeoutError
     where it does not answer.
     """
-    if re.fullmatch(r"/?[A-Za-z_]\w*(/[A-Za-z_]\w*)*", node) is None:
-        raise ValueError(f"{node!r} is no name of a node; one is /deer, or /robot_1/deer.")
+    if len(node) > MOST_LETTERS or NAME.fullmatch(node) is None:
+        raise ValueError(
+            f"{node[:MOST_LETTERS]!r} is no name of a node; one is /deer, or /robot_1/deer."
+        )
     node = "/" + node.removeprefix("/")
     with _asking(timeout_s) as ask:
         refusal = None

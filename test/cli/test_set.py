@@ -20,6 +20,8 @@ sys.exit(main(["set", "--peak-gflops", "8"]))
 @pytest.mark.parametrize("arguments, words", [
     (["--scope", "layers"], "invalid choice"), (["--average-gflops", "much"], "invalid float"),
     (["--timeout", "-1"], "above 0"), (["--timeout", "nan"], "above 0"),
+    (["--timeout", "soon"], "'soon' is no number of seconds"),
+    (["--timeout", "1e300"], "'1e300' is no number of seconds above 0, and 86400 at most"),
     (["--speed", "8"], "--speed"), (["--preset"], "expected one argument"),
 ])
 def test_a_wrong_argument_is_told_in_a_line(arguments, words, capsys):
@@ -40,6 +42,8 @@ def test_without_ros_it_says_what_is_missing():
 @pytest.mark.parametrize("arguments, words", [
     (["--node", "/nobody", "--timeout", "0.5", "--peak-gflops", "8"], "has not answered for 0.5 s"),
     (["--node", "no body"], "is no name of a node"), (["--node", ""], "is no name of a node"),
+    (["--node", "/d\u00e9er"], "is no name of a node"),
+    (["--node", "/deer" * 60], "is no name of a node"),
 ])
 def test_a_node_that_is_not_there_is_told_in_a_line(arguments, words, capsys, monkeypatch):
     pytest.importorskip("rclpy")
