@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 from deer_ros.budget.cadence import Cadence
-from deer_ros.budget.solver import ALWAYS
+from deer_ros.budget.solver import ALWAYS, finite
 from deer_ros.checkpoint.source import WeightSource, layer_index
 from deer_ros.checkpoint.thresholds import THRESHOLDS, with_searched_thresholds
 from deer_ros.checkpoint.weights import WEIGHTS, StoredTensor, check_shape, stored_tensors
@@ -208,7 +208,7 @@ def keep_thresholds(
             f"{CONFIG}; delete it first, to keep others."
         )
     config = DeerConfig.load(folder / CONFIG)
-    kept = [max(-ALWAYS, min(float(t), ALWAYS)) for t in thresholds[:-1]]
+    kept = finite(thresholds[:-1])
     always = [ALWAYS] * (len(config.exit_layers) - len(kept))
     exits = dataclasses.replace(
         config.exits, thresholds=(*kept, *always), metric=metric,

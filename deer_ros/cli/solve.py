@@ -140,8 +140,9 @@ def describe(
     solution: Solution, budget: Budget, config: DeerConfig, cost: Any
 ) -> dict[str, Any]:
     """All that `deer solve --json` prints. An exit that is always taken has the threshold 1e8."""
-    from deer_ros.budget.solver import ALWAYS
+    from deer_ros.budget.solver import finite
 
+    thresholds = finite(solution.thresholds)
     shares = solution.exit_shares or (None,) * len(solution.thresholds)
     return {
         "budget": budget.limits,
@@ -154,18 +155,18 @@ def describe(
         "metric": solution.metric,
         "steps_per_decision": solution.cadence.steps_per_decision,
         "max_layer_between": solution.cadence.layer_between,
-        "thresholds": [max(-ALWAYS, min(t, ALWAYS)) for t in solution.thresholds],
+        "thresholds": list(thresholds),
         "next_row_share": 0.0 if solution.knob is None else solution.knob % 1,
         "exits": [
             {
                 "exit": index,
                 "layer": config.exit_layers[index],
-                "threshold": max(-ALWAYS, min(threshold, ALWAYS)),
+                "threshold": threshold,
                 "share": share,
                 "llm_gflops": cost.language_gflops(config.exit_layers[index]),
                 "step_gflops": cost.step_gflops(index),
             }
-            for index, (threshold, share) in enumerate(zip(solution.thresholds, shares))
+            for index, (threshold, share) in enumerate(zip(thresholds, shares))
         ],
         "expected_llm_gflops": solution.expected_llm_gflops,
         "expected_step_gflops": solution.expected_step_gflops,
