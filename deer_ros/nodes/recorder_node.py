@@ -14,6 +14,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
+from rclpy.duration import Duration
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
@@ -47,6 +48,7 @@ REPORT_PERIOD_S = 1.0
 WARN_EVERY_S = 5.0
 # A policy that is stopped together with the recorder says so, and sends zero.
 LAST_WORDS_S = 0.5
+FLUSH_S = 1.0
 FAILED = 1
 
 
@@ -90,6 +92,8 @@ class RecorderNode(Node):
         """Finish the bag, and say what is in it."""
         self._writing.close()
         self._report()
+        # Or the last report may end with the process, before anybody has it.
+        self._diagnostics.wait_for_all_acked(Duration(seconds=FLUSH_S))
         if self._writing.failure is None:
             self.get_logger().info(
                 f"{self._writing.written} messages in {self._writing.folder}, "
