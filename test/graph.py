@@ -12,7 +12,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
 from deer_ros.nodes.domain import isolate, reserved_domain
 
-WAIT_S = 90.0
+WAIT_S = 180.0
 
 
 class Graph:

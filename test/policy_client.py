@@ -40,7 +40,7 @@ from deer_ros.nodes.stamps import to_nanoseconds, to_time
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 MANY = QoSProfile(depth=1000)
 TIMES_ASKED = 4
-WAIT_S = 60.0
+WAIT_S = 180.0
 GRACE_S = 5.0
 PERIOD_S = 0.05
 DRAIN_S = 0.5

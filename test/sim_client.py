@@ -30,7 +30,7 @@ from deer_ros.nodes.stamps import to_nanoseconds, to_time
 
 LATCHED = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE,
                      durability=DurabilityPolicy.TRANSIENT_LOCAL)
-WAIT_S = 90.0
+WAIT_S = 180.0
 
 
 @contextlib.contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -104,7 +103,7 @@ def test_every_kind_of_bag_comes_out_as_it_was_recorded(tmp_path, graph, storage
         assert graph.call(SetBool, "/player/pause", SetBool.Request(data=False)).success
         graph.wait_until(lambda: ended(player) and len(words) and len(numbers) >= MESSAGES,
                          said=player.last_words)
-        assert player.wait(5) == 0
+        assert player.wait(30) == 0
         assert same_bytes(words, written["/word"])
         assert same_bytes(numbers, written["/number"])
         assert offered["/word"].durability is DurabilityPolicy.TRANSIENT_LOCAL
@@ -122,8 +121,11 @@ def test_a_loop_jumps_back_a_pause_stands_still_and_a_signal_ends_it(tmp_path, g
     write_bag(tmp_path / "bag")
     numbers = graph.listen(Float64, "/number", reliable=False)
     clocks = graph.listen(Clock, "/clock", raw=False)
-    bag = {"bag": str(tmp_path / "bag"), "rate": 4.0, "loop": True}
+    bag = {"bag": str(tmp_path / "bag"), "rate": 4.0, "loop": True, "start_paused": True}
     with NodeProcess("player_node", bag, tmp_path) as player:
+        graph.wait_until(lambda: clocks and graph.node.count_publishers("/number"),
+                         said=player.last_words)
+        assert graph.call(SetBool, "/player/pause", SetBool.Request(data=False)).success
 
         def fell_back_to() -> list[int]:
             times = [to_nanoseconds(clock.clock) for clock in clocks]
@@ -147,10 +149,8 @@ def test_a_loop_jumps_back_a_pause_stands_still_and_a_signal_ends_it(tmp_path, g
         graph.wait_until(stands_still, said=player.last_words)
         assert len({to_nanoseconds(clock.clock) for clock in clocks[-5:]}) == 1
         player.signal(signal.SIGINT)
-        started_s = time.monotonic()
         assert player.wait(30) == 0
         assert "Traceback" not in player.log.read_text()
-        assert time.monotonic() - started_s < 30
 
 
 def test_a_player_that_cannot_keep_up_obeys_all_the_same(tmp_path, graph):
@@ -184,7 +184,7 @@ def test_names_can_be_remapped_and_anothers_clock_left_alone(tmp_path, graph):
     with player:
         graph.wait_until(lambda: graph.node.count_publishers("/elsewhere/number"))
         graph.call(SetBool, "/player/pause", SetBool.Request(data=False))
-        graph.wait_until(lambda: ended(player) and len(numbers) >= MESSAGES)
+        graph.wait_until(lambda: ended(player) and len(numbers) >= MESSAGES and len(clocks) >= 3)
     assert same_bytes(numbers, written["/number"])
     # Those recorded come out then, and no others.
     assert len(clocks) == 3 and all(clock.clock.sec == 1 for clock in clocks)

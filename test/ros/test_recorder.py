@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import resource
 import signal
-import time
 from array import array
 
 import cv2
@@ -13,7 +12,7 @@ import numpy as np
 import pytest
 from deer_ros.msg import EndEffectorAction
 from diagnostic_msgs.msg import DiagnosticArray
-from graph import Graph, isolated_graph, same_bytes
+from graph import WAIT_S, Graph, isolated_graph, same_bytes
 from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
 from rclpy.serialization import deserialize_message, serialize_message
 from rosbags.interfaces import QosDurability, QosReliability
@@ -21,7 +20,9 @@ from rosbags.rosbag2 import Reader
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import String
+from stillness import on_time
 
+from deer_ros.data.bag_format import BagError
 from deer_ros.data.recording import Recording
 from deer_ros.nodes.children import NodeProcess
 from deer_ros.nodes.stamps import to_time
@@ -55,6 +56,7 @@ def jpeg(number: int, height: int = 480, width: int = 640) -> CompressedImage:
 
 
 def recorded(folder) -> tuple[dict[str, list[bytes]], list[str]]:
+    """By topic, and what is lost."""
     found: dict[str, list[bytes]] = {}
     with Recording(folder) as recording:
         for topic, _, data in recording.messages():
@@ -62,13 +64,25 @@ def recorded(folder) -> tuple[dict[str, list[bytes]], list[str]]:
         return found, recording.losses
 
 
-class Robot:
-    """Two cameras, a latched and a plain publisher of instructions, and a policy's action."""
+def on_disk(folder) -> dict[str, list[bytes]]:
+    """What can be read of a bag that is being written."""
+    try:
+        return recorded(folder)[0]
+    except (BagError, FileNotFoundError):
+        return {}
 
-    def __init__(self, graph):
+
+class Robot:
+    """Two cameras, a latched and a plain publisher of instructions, and a policy's action.
+
+    camera_qos: best effort loses pictures where the recorder gets no time for some tenths of a
+    second: this process has no room for more of them, as ROS's defaults are.
+    """
+
+    def __init__(self, graph, camera_qos=qos_profile_sensor_data):
         make = graph.node.create_publisher
         self.graph = graph
-        self.cameras = {topic: make(CompressedImage, topic, qos_profile_sensor_data)
+        self.cameras = {topic: make(CompressedImage, topic, camera_qos)
                         for topic in (STATIC, GRIPPER)}
         self.latched = make(String, "/instruction", LATCHED)
         self.plain = make(String, "/instruction", 10)
@@ -95,14 +109,31 @@ class Robot:
         self.sent["/deer/action"].append(action)
 
     def send_for(self, seconds: float) -> None:
-        start_s = time.monotonic()
+        """No burst follows where this process stood still: cameras send none."""
         for number in range(round(seconds * RATE_HZ)):
-            due_s = start_s + number / RATE_HZ
-            self.graph.wait_until(lambda due_s=due_s: time.monotonic() >= due_s)
             self.send(number)
+            self.graph.rest(1 / RATE_HZ)
+
+    def wait_for_disk(self, folder, process, timeout_s: float = WAIT_S) -> None:
+        """Until all that was sent is there."""
+        def is_there() -> bool:
+            # Reading takes time that the recorder needs.
+            self.graph.rest(0.3)
+            found = on_disk(folder)
+            return all(len(found.get(topic, [])) == len(sent) for topic, sent in self.sent.items())
+
+        self.graph.wait_until(is_there, timeout_s, said=process.last_words)
 
 
-def test_two_cameras_instructions_and_actions_are_recorded_without_a_loss(tmp_path, graph):
+def test_two_cameras_instructions_and_actions_are_recorded_without_a_loss(tmp_path_factory):
+    def record() -> None:
+        with isolated_graph() as graph:
+            record_all(tmp_path_factory.mktemp("recorded"), graph)
+
+    on_time(record)
+
+
+def record_all(tmp_path, graph) -> None:
     robot = Robot(graph)
     robot.latched.publish(String(data="said before"))
     with recorder(tmp_path) as process:
@@ -110,6 +141,9 @@ def test_two_cameras_instructions_and_actions_are_recorded_without_a_loss(tmp_pa
         robot.latched.publish(String(data="latched"))
         robot.plain.publish(String(data="plain"))
         robot.send_for(SECONDS)
+        robot.wait_for_disk(tmp_path / "bag", process, 20.0)
+        # What comes shortly before the signal is recorded, too.
+        robot.send(SECONDS * RATE_HZ)
         graph.rest(0.5)
         process.signal(signal.SIGINT)
         assert process.wait(30) == 0, process.last_words()
@@ -128,13 +162,11 @@ def test_two_cameras_instructions_and_actions_are_recorded_without_a_loss(tmp_pa
 
 
 def test_what_a_recorder_has_written_outlives_its_being_killed(tmp_path, graph):
-    robot = Robot(graph)
+    robot = Robot(graph, QoSProfile(depth=100))
     with recorder(tmp_path, file_duration=1.5) as process:
         robot.wait_for_recorder(process)
         robot.send_for(2.5)
-        graph.wait_until(lambda: all(
-            len(recorded(tmp_path / "bag")[0].get(topic, [])) == len(sent)
-            for topic, sent in robot.sent.items()), said=process.last_words)
+        robot.wait_for_disk(tmp_path / "bag", process)
         process.signal(signal.SIGKILL)
         process.wait(10)
     found, _ = recorded(tmp_path / "bag")
@@ -162,14 +194,16 @@ def test_a_full_disk_ends_the_recording_with_an_error_and_keeps_what_there_is(tm
             return process._process.poll() is not None
 
         graph.wait_until(ended, said=process.last_words)
-        assert process.wait(5) == 1
+        assert process.wait(30) == 1
         said = process.log.read_text()
     assert "recording has stopped" in said and "Traceback" not in said
     graph.wait_until(lambda: any(
         b"\x02" == status.level for message in diagnostics for status in message.status))
     found, losses = recorded(tmp_path / "bag")
     assert losses and len(found[STATIC]) > 10
-    assert same_bytes(found[STATIC], robot.sent[STATIC][:len(found[STATIC])])
+    # Sent at any rate, and best effort: what came is whole, and in order.
+    sent = iter(robot.sent[STATIC])
+    assert all(any(same_bytes([came], [data]) for data in sent) for came in found[STATIC])
 
 
 def test_a_second_recording_goes_to_a_folder_of_its_own_and_a_jump_back_in_time_too(
@@ -183,12 +217,18 @@ def test_a_second_recording_goes_to_a_folder_of_its_own_and_a_jump_back_in_time_
         graph.wait_until(lambda: plain.get_subscription_count() and clock.get_subscription_count())
         plain.publish(String(data="before there was a time"))
         graph.rest(1.5)
-        for second, text in ((100, "first"), (101, "second"), (50, "again")):
+        for second, text, name, count in (
+            (100, "first", "bag_2", 2), (101, "second", "bag_2", 3), (50, "again", "bag_3", 1)
+        ):
             for _ in range(30):
                 clock.publish(Clock(clock=to_time(second * 10**9)))
                 graph.rest(0.01)
             plain.publish(String(data=text))
-            graph.rest(0.3)
+            # Or the next time might overtake it.
+            graph.wait_until(
+                lambda name=name, count=count:
+                len(on_disk(tmp_path / name).get("/instruction", [])) == count,
+                said=process.last_words)
         process.signal(signal.SIGTERM)
         assert process.wait(30) == 0
     assert [path.name for path in (tmp_path / "bag").iterdir()] == ["mine"]
