@@ -39,3 +39,16 @@ def test_every_average_can_be_solved_and_the_optimum_loses_least(scope):
             assert spent <= asked * (1 + 1e-9)
             lost[solver] = found.expected_success_loss
         assert lost["optimal"] <= min(lost.values()) + 1e-9
+
+
+def test_the_models_own_thresholds_are_those_of_the_budget_that_its_card_names():
+    budget = Budget(average_gflops=0.0075)
+    assert f"--average-gflops {budget.average_gflops} --keep" in (
+        bundled_model() / "README.md").read_text(encoding="utf-8")
+    config = DeerConfig.load(bundled_model() / "config.json")
+    found = solve(
+        budget, config, CostModel(config, prompt_tokens=13), None,
+        find_calibration(bundled_model()), one_row=True,
+    )  # fmt: skip
+    assert found.thresholds[:-1] == pytest.approx(config.exits.thresholds[:-1])
+    assert found.metric == config.exits.metric
