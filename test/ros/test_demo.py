@@ -22,7 +22,8 @@ from deer_ros.policy import DeerPolicy
 from deer_ros.sim.robot import SimulatedRobot
 
 STEPS = 20
-START_S = 60.0
+# For what takes seconds, and for whole episodes, on a machine with time to spare.
+WAIT_S, RUN_S = 120.0, 300.0
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +46,7 @@ class Demo:
     def __exit__(self, *_exception) -> None:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-            self.process.wait(20)
+            self.process.wait(WAIT_S)
 
     def children(self) -> dict[str, int]:
         """Process ids by name of the node."""
@@ -57,7 +58,7 @@ class Demo:
 
     def wait_until_running(self) -> dict[str, int]:
         """The children, once the simulator is ready."""
-        deadline_s = time.monotonic() + START_S
+        deadline_s = time.monotonic() + WAIT_S
         log = self.out / "sim_node.log"
         while not (log.exists() and "ready" in log.read_text() and len(self.children()) == 2):
             assert self.process.poll() is None, self.process.communicate()
@@ -97,7 +98,7 @@ def is_running(pid: int) -> bool:
 
 
 def wait_until_gone(pids: list[int]) -> None:
-    deadline_s = time.monotonic() + 20
+    deadline_s = time.monotonic() + WAIT_S
     while any(map(is_running, pids)):
         assert time.monotonic() < deadline_s, "still running"
         time.sleep(0.05)
@@ -107,7 +108,7 @@ def test_a_demo_in_lockstep_is_the_policy_and_the_simulator_without_ros(tmp_path
     with Demo(tmp_path / "out", "--model", str(model), "--episodes", "3",
               "--tasks", "drawer-open", "drawer-close", "--thresholds", "0.105", "0.1", "inf",
               ) as demo:
-        table, progress = demo.process.communicate(timeout=120)
+        table, progress = demo.process.communicate(timeout=RUN_S)
     assert demo.process.returncode == 0, progress
     assert "drawer-close" in table and "/3" in table and "all" in table
     assert [line.split()[0] for line in progress.splitlines()] == ["1/3", "2/3", "3/3"]
@@ -138,7 +139,7 @@ def test_an_action_that_is_carried_out_thrice_is_so_in_lockstep_too(tmp_path):
     model = write_tiny_model(tmp_path / "model", action=action, max_episode_steps=STEPS)
     with Demo(tmp_path / "out", "--model", str(model), "--episodes", "2", "--tasks", "drawer-close",
               "--thresholds", "0.105", "0.1", "inf") as demo:
-        _, said = demo.process.communicate(timeout=120)
+        _, said = demo.process.communicate(timeout=RUN_S)
     assert demo.process.returncode == 0, said
     for episode in json.loads((demo.out / "results.json").read_text())["episodes"]:
         exits = exits_without_ros(model, (0.105, 0.1, math.inf), episode["task"], episode["seed"])
@@ -150,7 +151,7 @@ def test_an_action_that_is_carried_out_thrice_is_so_in_lockstep_too(tmp_path):
 def test_the_bundled_model_does_what_it_is_told_and_exits_early(tmp_path):
     with Demo(tmp_path / "out", "--episodes", "2", "--tasks", "drawer-open", "faucet-close",
               "--min-success", "0.5", "--json") as demo:
-        answer, said = demo.process.communicate(timeout=180)
+        answer, said = demo.process.communicate(timeout=RUN_S)
     assert demo.process.returncode == 0, said
     results = json.loads(answer)
     total = results["summary"][-1]
@@ -163,7 +164,7 @@ def test_a_demo_with_a_broken_model_says_what_the_node_said(tmp_path, model):
     shutil.copytree(model, broken)
     (broken / "model.safetensors").write_bytes(b"no weights")
     with Demo(tmp_path / "out", "--model", str(broken)) as demo:
-        _, said = demo.process.communicate(timeout=60)
+        _, said = demo.process.communicate(timeout=WAIT_S)
     assert demo.process.returncode == 1
     assert "the policy could not configure" in said and "model.safetensors" in said
     assert "Traceback" not in said
@@ -174,7 +175,7 @@ def test_an_interrupted_demo_leaves_no_process_behind(tmp_path, model, wanted):
     with Demo(tmp_path / "out", "--model", str(model)) as demo:
         children = demo.wait_until_running()
         demo.process.send_signal(wanted)
-        _, said = demo.process.communicate(timeout=20)
+        _, said = demo.process.communicate(timeout=WAIT_S)
     assert demo.process.returncode == 130 and "interrupted" in said and "Traceback" not in said
     assert not any(map(is_running, children.values()))
 
@@ -183,7 +184,7 @@ def test_a_demo_that_is_killed_leaves_no_process_behind(tmp_path, model):
     with Demo(tmp_path / "out", "--model", str(model)) as demo:
         children = demo.wait_until_running()
         demo.process.kill()
-        demo.process.communicate(timeout=20)
+        demo.process.communicate(timeout=WAIT_S)
     wait_until_gone(list(children.values()))
 
 
@@ -191,7 +192,7 @@ def test_a_demo_whose_policy_dies_says_so_and_ends_the_simulator(tmp_path, model
     with Demo(tmp_path / "out", "--model", str(model)) as demo:
         children = demo.wait_until_running()
         os.kill(children["policy_node"], signal.SIGKILL)
-        _, said = demo.process.communicate(timeout=30)
+        _, said = demo.process.communicate(timeout=WAIT_S)
     assert demo.process.returncode == 1
     assert "policy_node ended with exit code -9" in said and "Traceback" not in said
     assert not any(map(is_running, children.values()))
@@ -204,7 +205,7 @@ def test_a_demo_that_reaches_too_little_fails(tmp_path):
     model = write_tiny_model(tmp_path / "model", max_episode_steps=STEPS, exits=exits)
     with Demo(tmp_path / "out", "--model", str(model), "--episodes", "1", "--tasks", "pick-place",
               "--min-success", "1", "--json", "--full-depth", "--real-time") as demo:
-        answer, said = demo.process.communicate(timeout=120)
+        answer, said = demo.process.communicate(timeout=RUN_S)
     assert demo.process.returncode == 1 and "below --min-success" in said, said
     episode = json.loads(answer)["episodes"][0]
     assert set(episode["per_step"]["exit_layer"]) == {6}

@@ -10,6 +10,8 @@ from deer_ros.nodes.demo import scenes
 from deer_ros.nodes.domain import reserved_domain
 from deer_ros.report.locks import locked
 
+WAIT_S = 90.0
+
 
 def test_two_demos_at_once_get_two_domains():
     with reserved_domain() as first, reserved_domain() as second:
@@ -36,7 +38,7 @@ def test_a_domain_is_free_again_when_it_was_given_back(monkeypatch):
 
 def test_a_node_that_cannot_start_is_reported_with_its_last_words(tmp_path):
     with NodeProcess("sim_node", {"task": "make coffee"}, tmp_path) as process:
-        assert process.wait(30) == 2
+        assert process.wait(WAIT_S) == 2
         with pytest.raises(ChildDied, match="(?s)exit code 2.*make coffee.*drawer-open") as died:
             process.check()
     assert "Traceback" not in str(died.value)
@@ -65,7 +67,7 @@ def test_a_node_that_does_not_listen_is_killed(tmp_path, monkeypatch):
 def test_parameters_keep_their_types_on_the_way_into_a_node(tmp_path):
     """A folder named like a number stays a text, and what YAML would take for one too."""
     with NodeProcess("sim_node", {"frame_id": "007", "task": "1e3"}, tmp_path) as process:
-        assert process.wait(30) == 2
+        assert process.wait(WAIT_S) == 2
     assert "task is '1e3'" in process.log.read_text()
 
 
