@@ -172,7 +172,8 @@ def test_guesses_of_nan_are_no_calibration(policy):
 
 
 def test_a_calibration_without_guesses_solves_nothing_for_the_metric(policy):
-    found = dataclasses.replace(calibrated(policy, metric="l2"), expected_losses=None)
+    found = dataclasses.replace(
+        calibrated(policy, metric="l2"), expected_losses=None, guesses_success=False)
     with pytest.raises(ValueError, match="no guesses of a head's gate"):
         found.deltas("learned")
 

@@ -243,8 +243,8 @@ def test_a_second_calibration_of_a_model_is_refused_while_the_first_is_at_it(
 def test_what_is_no_file_is_not_replaced(capsys, demonstrations, model, tmp_path):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    assert "is a device, a pipe or a socket" in refused(
-        capsys, model, demonstrations, "--out", pipe)
+    said = refused(capsys, model, demonstrations, "--out", pipe)
+    assert f"{pipe} is a pipe; name a file" in said
     assert pipe.is_fifo()
 
 

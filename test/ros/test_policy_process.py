@@ -45,7 +45,8 @@ def send_signal(folder, model, wanted, moment, run) -> None:
     instruction = "open the drawer" if moment == "stepping" else "think long"
     with running_policy(folder, model=model, allow_simulation_model=True, **PATIENT) as node:
         if moment == "idle":
-            node.wait_until(lambda: node.state() == "active")
+            # What it says at its end is heard by whoever has heard it before.
+            node.wait_until(lambda: node.state() == "active" and node.statuses)
         else:
             node.tell(instruction)
             node.wait_for_status(
