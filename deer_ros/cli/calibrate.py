@@ -185,10 +185,7 @@ def _out(folder: Path, given: Path | None) -> Path:
     from deer_ros.checkpoint.directory import CALIBRATION
     from deer_ros.report.files import destination
 
-    out = folder / CALIBRATION if given is None else given
-    destination(out)
-    if out.exists() and not out.is_file():
-        raise ValueError(f"--out {out} is a device, a pipe or a socket; name a file.")
+    out = destination(folder / CALIBRATION if given is None else given)
     if not out.parent.is_dir() or not os.access(out.parent, os.W_OK):
         raise ValueError(f"{out.parent} is no folder that can be written to; name another --out.")
     return out

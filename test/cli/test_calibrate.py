@@ -240,6 +240,15 @@ def test_a_second_calibration_of_a_model_is_refused_while_the_first_is_at_it(
     assert not list(model.glob(".*"))
 
 
+def test_a_link_stays_and_what_it_points_to_is_written(
+    capsys, demonstrations, model, tmp_path
+):
+    target, link = tmp_path / "kept.safetensors", tmp_path / "link"
+    link.symlink_to(target)
+    calibrate(capsys, model, demonstrations, "--out", link)
+    assert link.is_symlink() and target.stat().st_size > 0
+
+
 def test_what_is_no_file_is_not_replaced(capsys, demonstrations, model, tmp_path):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
