@@ -12,7 +12,7 @@ from deer_ros.budget.cadence import Cadence
 from deer_ros.budget.calibration import Calibration
 from deer_ros.budget.cost import CostModel
 from deer_ros.budget.solution import solve
-from deer_ros.budget.solver import ALWAYS, NEVER
+from deer_ros.budget.solver import finite
 from deer_ros.exit_rule import ExitRule
 from deer_ros.model.config import COMPARING, DeerConfig
 
@@ -97,5 +97,4 @@ def _start(
     solved: bool,
 ) -> Start:
     rule = ExitRule.of(config, config.exit_layers[-1], thresholds, metric, max_layer)
-    finite = tuple(float(min(max(t, NEVER), ALWAYS)) for t in rule.thresholds)
-    return Start(finite, metric, solved)
+    return Start(finite(rule.thresholds), metric, solved)
